@@ -1,0 +1,240 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The columns of every table that this package writes.
+
+A column's dtype, unit and missing value are stated here and nowhere else.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "CUTOUT_COLUMNS",
+    "INJECTION_COLUMNS",
+    "SCHEMAS",
+    "SCORE_COLUMNS",
+    "SIMULATED_OBJECT_COLUMNS",
+    "TRAINING_HISTORY_COLUMNS",
+    "Column",
+    "SchemaError",
+    "validate_table",
+)
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.table import Table
+
+TEXT = "U"
+"""dtype of a text column; its length is that of its longest value."""
+
+
+class SchemaError(ValueError):
+    """A table does not have the columns that it should."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """One column of a table."""
+
+    name: str
+    """Name of the column (`str`)."""
+
+    dtype: str
+    """NumPy dtype, or ``U`` for text (`str`)."""
+
+    shape: tuple[str | int, ...] = ()
+    """Shape of one row's value: numbers, or letters that stand for sizes fixed
+    within a table (T images, H x W pixels, K x K pixels of the PSF).
+    """
+
+    unit: str | None = None
+    """Unit, as astropy writes it (`str` or `None`)."""
+
+    missing: Any = None
+    """Value of an element that does not exist; `None` if it always does."""
+
+    doc: str = ""
+    """What the column holds (`str`)."""
+
+    def full(self, n_rows: int, sizes: Mapping[str, int] | None = None) -> np.ndarray:
+        """Return an array of missing values (zeros where none is defined).
+
+        Parameters
+        ----------
+        n_rows
+            Number of rows.
+        sizes
+            Value of each letter in `shape`.
+
+        Returns
+        -------
+        array : `numpy.ndarray`
+            Array of shape ``(n_rows, *shape)``.
+        """
+        shape = tuple(size if isinstance(size, int) else (sizes or {})[size] for size in self.shape)
+        if self.dtype == TEXT:
+            return np.full((n_rows, *shape), "", dtype="U1")
+        fill = 0 if self.missing is None else self.missing
+        return np.full((n_rows, *shape), fill, dtype=self.dtype)
+
+
+_PATCH = (
+    Column("tract", "int32", doc="Tract of the data ID."),
+    Column("patch", "int32", doc="Patch of the data ID."),
+    Column("sequence_id", "int64", doc="Unique within the data ID."),
+    Column("split", "uint8", doc="0 training, 1 validation, 2 test; a hash of htm."),
+)
+
+_POSITION = (
+    Column("ra", "float64", unit="deg", doc="ICRS right ascension the sequence is about."),
+    Column("dec", "float64", unit="deg", doc="ICRS declination the sequence is about."),
+    Column("htm", "int64", doc="HTM index of (ra, dec)."),
+)
+
+CUTOUT_COLUMNS = (
+    *_PATCH,
+    *_POSITION,
+    Column("centre_ra", "float64", ("T",), "deg", np.nan, "ICRS right ascension of each cutout's centre."),
+    Column("centre_dec", "float64", ("T",), "deg", np.nan, "ICRS declination of each cutout's centre."),
+    Column("valid", "bool", ("T",), missing=False, doc="A real image, not padding."),
+    Column("visit", "int64", ("T",), missing=-1, doc="Visit of each image."),
+    Column("detector", "int32", ("T",), missing=-1, doc="Detector of each image."),
+    Column("band", "uint8", ("T",), missing=255, doc="Index in 'ugrizy'."),
+    Column("mjd", "float64", ("T",), "d", np.nan, "TAI MJD of mid-exposure."),
+    Column("exposure_time", "float32", ("T",), "s", np.nan, "Exposure time."),
+    Column("image", "float32", ("T", "H", "W"), "nJy", np.nan, "Flux per pixel."),
+    Column("variance", "float32", ("T", "H", "W"), "nJy2", np.nan, "Variance of image."),
+    Column(
+        "noise_scale", "float32", ("T",), None, np.nan, "True over diagonal noise variance of a matched filter."
+    ),
+    Column("mask", "uint8", ("T", "H", "W"), None, 1, "Bits of MaskBit."),
+    Column("psf", "float32", ("T", "K", "K"), None, np.nan, "PSF at the centre, sum 1, centred."),
+    Column(
+        "pixel_to_sky",
+        "float64",
+        ("T", 2, 3),
+        "arcsec",
+        np.nan,
+        "Affine from cutout pixel (x, y, 1) to gnomonic (xi, eta) about the centre, xi east, eta north.",
+    ),
+)
+"""Columns of ``tno_cutouts`` and ``tno_sequences``."""
+
+_TRUTH = (
+    Column("injected", "bool", doc="Whether the sequence holds an injected object."),
+    Column("object_id", TEXT, missing="", doc="Name of the injected object."),
+    Column("source_orbit", TEXT, missing="", doc="Catalog orbit the object's own was made from."),
+    Column("distance", "float64", unit="AU", missing=np.nan, doc="Topocentric distance."),
+    Column("distance_scale", "float64", missing=np.nan, doc="Factor on the catalog orbit's distance."),
+    Column("mag", "float64", unit="mag", missing=np.nan, doc="AB magnitude in the reference band r."),
+    Column("snr", "float64", missing=np.nan, doc="S/N of the perfect matched filter on native pixels."),
+    Column("rate", "float64", unit="arcsec / h", missing=np.nan, doc="Rate of motion on the sky."),
+    Column("position_angle", "float64", unit="deg", missing=np.nan, doc="Of the motion, east of north."),
+)
+
+INJECTION_COLUMNS = (
+    *_TRUTH,
+    Column("inj_x", "float64", ("T",), "pix", np.nan, "x of the object, centre of the lower left pixel 0."),
+    Column("inj_y", "float64", ("T",), "pix", np.nan, "y of the object, centre of the lower left pixel 0."),
+    Column("inj_flux", "float64", ("T",), "nJy", 0.0, "Flux of the object; 0 where it is outside."),
+)
+"""Columns that injection adds to those of `CUTOUT_COLUMNS`."""
+
+SCORE_COLUMNS = (
+    *_PATCH,
+    *_POSITION,
+    Column("logit", "float32", doc="Output of the classifier; thresholds act on it."),
+    Column("score", "float32", doc="Sigmoid of the logit."),
+)
+"""Columns of ``tno_scores``."""
+
+TRAINING_HISTORY_COLUMNS = (
+    Column("epoch", "int32", doc="Epoch, from 0."),
+    Column("learning_rate", "float64", doc="Learning rate of the epoch."),
+    Column("training_loss", "float64", doc="Mean loss over the training sequences."),
+    Column("validation_loss", "float64", doc="Mean loss over the validation sequences."),
+    Column("validation_roc_area", "float64", missing=np.nan, doc="Area under the validation ROC curve."),
+    Column("seconds", "float64", unit="s", doc="Wall-clock time of the epoch."),
+)
+"""Columns of ``tno_training_history``."""
+
+SIMULATED_OBJECT_COLUMNS = (
+    Column("object_id", TEXT, doc="Name of the simulated object."),
+    Column("visit", "int64", doc="Visit."),
+    Column("detector", "int32", doc="Detector the object falls on."),
+    Column("band", "uint8", doc="Index in 'ugrizy'."),
+    Column("mjd", "float64", unit="d", doc="TAI MJD of mid-exposure."),
+    Column("ra", "float64", unit="deg", doc="ICRS right ascension at mjd."),
+    Column("dec", "float64", unit="deg", doc="ICRS declination at mjd."),
+    Column("x", "float64", unit="pix", doc="Detector x, centre of the lower left pixel (0, 0)."),
+    Column("y", "float64", unit="pix", doc="Detector y, centre of the lower left pixel (0, 0)."),
+    Column("flux", "float64", unit="nJy", doc="Flux put into the pixels."),
+    Column("mag", "float64", unit="mag", doc="AB magnitude in the image's band."),
+    Column("rate", "float64", unit="arcsec / h", doc="Rate of motion on the sky."),
+    Column("position_angle", "float64", unit="deg", doc="Of the motion, east of north."),
+)
+"""Columns of ``tno_simulated_objects``, the truth of a simulated survey."""
+
+SCHEMAS: Mapping[str, tuple[Column, ...]] = {
+    "tno_cutouts": CUTOUT_COLUMNS,
+    "tno_cutouts_injected": (*CUTOUT_COLUMNS, *INJECTION_COLUMNS),
+    "tno_sequences": CUTOUT_COLUMNS,
+    "tno_sequences_injected": (*CUTOUT_COLUMNS, *INJECTION_COLUMNS),
+    "tno_scores": SCORE_COLUMNS,
+    "tno_scores_injected": (*SCORE_COLUMNS, *_TRUTH),
+    "tno_training_history": TRAINING_HISTORY_COLUMNS,
+    "tno_simulated_objects": SIMULATED_OBJECT_COLUMNS,
+}
+"""Columns of each table, by dataset type."""
+
+
+def validate_table(table: Table, columns: Iterable[Column]) -> dict[str, int]:
+    """Check the columns, dtypes, shapes and units of a table.
+
+    Parameters
+    ----------
+    table
+        Table to check.
+    columns
+        Columns that it should have; it may have no others.
+
+    Returns
+    -------
+    sizes : `dict` [`str`, `int`]
+        The size that each letter in the columns' shapes stands for.
+
+    Raises
+    ------
+    SchemaError
+        Raised if a column is missing, unexpected or not as described.
+    """
+    columns = tuple(columns)
+    names = [column.name for column in columns]
+    if missing := [name for name in names if name not in table.colnames]:
+        raise SchemaError(f"Columns are missing from the table: {missing}.")
+    if unexpected := [name for name in table.colnames if name not in names]:
+        raise SchemaError(f"The table has columns that its schema does not: {unexpected}.")
+    sizes: dict[str, int] = {}
+    for column in columns:
+        _validate_column(table, column, sizes)
+    return sizes
+
+
+def _validate_column(table: Table, column: Column, sizes: dict[str, int]) -> None:
+    found = table[column.name]
+    kind_matches = found.dtype.kind == "U" if column.dtype == TEXT else found.dtype == np.dtype(column.dtype)
+    if not kind_matches:
+        raise SchemaError(f"Column {column.name!r} has dtype {found.dtype}, not {column.dtype}.")
+    shape = found.shape[1:]
+    expected = tuple(
+        size if isinstance(size, int) else sizes.setdefault(size, found_size)
+        for size, found_size in zip(column.shape, shape, strict=False)
+    )
+    if len(shape) != len(column.shape) or shape != expected:
+        raise SchemaError(f"Column {column.name!r} has row shape {shape}, not {column.shape} with {sizes}.")
+    unit = None if column.unit is None else u.Unit(column.unit)
+    if (found.unit or None) != unit:
+        raise SchemaError(f"Column {column.name!r} has unit {found.unit}, not {column.unit}.")
