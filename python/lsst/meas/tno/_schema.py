@@ -108,7 +108,7 @@ CUTOUT_COLUMNS = (
     Column("image", "float32", ("T", "H", "W"), "nJy", np.nan, "Flux per pixel."),
     Column("variance", "float32", ("T", "H", "W"), "nJy2", np.nan, "Variance of image."),
     Column(
-        "noise_scale", "float32", ("T",), None, np.nan, "True over diagonal noise variance of a matched filter."
+        "noise_scale", "float32", ("T",), None, np.nan, "True over diagonal variance of a matched filter."
     ),
     Column("mask", "uint8", ("T", "H", "W"), None, 1, "Bits of MaskBit."),
     Column("psf", "float32", ("T", "K", "K"), None, np.nan, "PSF at the centre, sum 1, centred."),

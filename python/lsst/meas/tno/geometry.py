@@ -40,7 +40,7 @@ def gnomonic(
     Calabretta & Greisen (2002), A&A 395, 1077, section 5.1.3.
     """
     delta_ra = np.radians(np.subtract(ra, centre_ra))
-    sin_dec, cos_dec = np.sin(np.radians(dec)), np.cos(np.radians(dec))
+    cos_dec = np.cos(np.radians(dec))
     sin_centre, cos_centre = np.sin(np.radians(centre_dec)), np.cos(np.radians(centre_dec))
     # 1 - cos(delta_ra), written so that it keeps its digits near the centre.
     versine = 2.0 * np.sin(delta_ra / 2) ** 2

@@ -1,0 +1,192 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Cutouts of one visit image."""
+
+from __future__ import annotations
+
+__all__ = ("Cutouts", "cutout_origins", "normalize_psf", "read_cutouts")
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Self
+
+import numpy as np
+
+from lsst.images import Box
+
+from ._sequences import MaskBit
+from .visits import Block, OpenVisit, VisitMetadata
+
+SPAN_GAP = 64
+"""Rows between two cutouts that are read rather than skipped, because opening
+another span costs as much as decompressing them.
+"""
+
+DROPPED_PSF_FLUX = 0.05
+"""Largest part of the PSF's flux that may lie outside the ``psf`` column."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Cutouts:
+    """Cutouts of one visit image."""
+
+    image: np.ndarray
+    """Flux per pixel, nJy, float32 ``(n, size, size)``; NaN where there are
+    no data (`numpy.ndarray`).
+    """
+
+    variance: np.ndarray
+    """Variance of image, nJy^2, float32 ``(n, size, size)`` (`numpy.ndarray`).
+    """
+
+    mask: np.ndarray
+    """Bits of `MaskBit`, uint8 ``(n, size, size)`` (`numpy.ndarray`)."""
+
+    psf: np.ndarray
+    """PSF at the position each cutout is about, float32
+    ``(n, psf_size, psf_size)`` (`numpy.ndarray`).
+    """
+
+    @classmethod
+    def full(cls, n: int, size: int, psf_size: int) -> Self:
+        """Return cutouts without data.
+
+        Parameters
+        ----------
+        n
+            Number of cutouts.
+        size, psf_size
+            Width and height of the cutouts and of the PSF images, pixels.
+        """
+        return cls(
+            image=np.full((n, size, size), np.nan, dtype=np.float32),
+            variance=np.full((n, size, size), np.nan, dtype=np.float32),
+            mask=np.full((n, size, size), int(MaskBit.NO_DATA), dtype=np.uint8),
+            psf=np.full((n, psf_size, psf_size), np.nan, dtype=np.float32),
+        )
+
+
+def cutout_origins(position: np.ndarray, size: int) -> np.ndarray:
+    """Return the first pixels of the cutouts that are about some positions.
+
+    Parameters
+    ----------
+    position
+        Positions along one axis, pixels.
+    size
+        Number of pixels of a cutout along the axis.
+
+    Returns
+    -------
+    origin : `numpy.ndarray`
+        First pixels, int64; the centre of a cutout is within half a pixel of
+        the position.
+    """
+    return np.floor(position - (size - 1) / 2 + 0.5).astype(np.int64)
+
+
+def read_cutouts(
+    visit: OpenVisit,
+    metadata: VisitMetadata,
+    x: np.ndarray,
+    y: np.ndarray,
+    *,
+    size: int,
+    psf_size: int,
+    bad_planes: Sequence[str],
+) -> Cutouts:
+    """Read the cutouts about some positions.
+
+    Parameters
+    ----------
+    visit
+        Visit image.
+    metadata
+        Its metadata.
+    x, y
+        Positions, ``(n,)``, pixels of the detector.
+    size
+        Width and height of the cutouts, pixels.
+    psf_size
+        Width and height of the PSF images, odd, pixels.
+    bad_planes
+        Mask planes that make a pixel BAD.
+
+    Returns
+    -------
+    cutouts : `Cutouts`
+        Cutouts, with what is off the image NO_DATA.
+    """
+    cutouts = Cutouts.full(len(x), size, psf_size)
+    x0, y0 = cutout_origins(x, size), cutout_origins(y, size)
+    for index in range(len(x)):
+        cutouts.psf[index] = normalize_psf(visit.psf_kernel(x[index], y[index]), psf_size)
+    for bbox, indices in _row_spans(y0, size, metadata.bbox):
+        block = visit.read_pixels(bbox, bad_planes)
+        for index in indices:
+            _cut(block, cutouts, index, x0[index], y0[index])
+    return cutouts
+
+
+def normalize_psf(kernel: np.ndarray, size: int) -> np.ndarray:
+    """Cut or pad a PSF image and normalise it.
+
+    Parameters
+    ----------
+    kernel
+        PSF image of odd width and height, centred.
+    size
+        Width and height wanted, odd, pixels.
+
+    Returns
+    -------
+    psf : `numpy.ndarray`
+        Image of sum 1, ``(size, size)``.
+
+    Raises
+    ------
+    ValueError
+        Raised if the image is not finite, or too much of it would be cut off.
+    """
+    if not np.all(np.isfinite(kernel)) or kernel.sum() <= 0:
+        raise ValueError("the PSF image is not finite and positive")
+    psf = np.zeros((size, size))
+    (to_y, from_y), (to_x, from_x) = (_overlap(n // 2 - size // 2, size, 0, n) for n in kernel.shape)
+    psf[to_y, to_x] = kernel[from_y, from_x]
+    kept = psf.sum() / kernel.sum()
+    if kept < 1 - DROPPED_PSF_FLUX:
+        raise ValueError(f"{size} pixels hold only {kept:.3f} of the PSF's flux; raise psf_size")
+    return psf / psf.sum()
+
+
+def _row_spans(y0: np.ndarray, size: int, bbox: Box) -> Iterator[tuple[Box, np.ndarray]]:
+    """Iterate over boxes of whole rows, and the cutouts that lie in each.
+
+    Rows are read once, in a few boxes: a compressed tile is a row.
+    """
+    order = np.argsort(y0, kind="stable")
+    breaks = np.flatnonzero(np.diff(y0[order]) > size + SPAN_GAP) + 1
+    for indices in np.split(order, breaks):
+        start = max(int(y0[indices[0]]), bbox.y.start)
+        stop = min(int(y0[indices[-1]]) + size, bbox.y.stop)
+        if start < stop:
+            yield Box.factory[start:stop, bbox.x.start : bbox.x.stop], indices
+
+
+def _cut(block: Block, cutouts: Cutouts, index: int, x0: int, y0: int) -> None:
+    """Copy what a block has of a cutout."""
+    size = cutouts.image.shape[1]
+    to_y, from_y = _overlap(int(y0), size, block.bbox.y.start, block.bbox.y.stop)
+    to_x, from_x = _overlap(int(x0), size, block.bbox.x.start, block.bbox.x.stop)
+    mask = block.mask[from_y, from_x]
+    no_data = (mask & MaskBit.NO_DATA) != 0
+    cutouts.mask[index, to_y, to_x] = mask
+    cutouts.image[index, to_y, to_x] = np.where(no_data, np.nan, block.image[from_y, from_x])
+    cutouts.variance[index, to_y, to_x] = np.where(no_data, np.nan, block.variance[from_y, from_x])
+
+
+def _overlap(origin: int, size: int, start: int, stop: int) -> tuple[slice, slice]:
+    """Return what a cutout and an image share, in pixels of either."""
+    first = max(origin, start)
+    last = max(min(origin + size, stop), first)
+    return slice(first - origin, last - origin), slice(first - start, last - start)

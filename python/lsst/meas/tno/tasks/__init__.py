@@ -1,0 +1,9 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The PipelineTasks, one a module."""
+
+from .extract_cutouts import *
+from .inject_tnos import *
+from .score_sequences import *
+from .train_classifier import *
+from .warp_cutouts import *

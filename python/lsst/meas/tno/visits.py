@@ -1,0 +1,392 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading of visit images: the one module that knows the image formats.
+
+Pixel positions are those of the detector, in which the centre of the lower
+left pixel of an image with the origin (0, 0) is (0, 0). Sky positions are ICRS
+in degrees.
+"""
+
+from __future__ import annotations
+
+__all__ = ("Block", "OpenVisit", "SkyMap", "VisitError", "VisitHandle", "VisitMetadata", "open_visit")
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import astropy.units as u
+import numpy as np
+from astropy.coordinates import SkyCoord
+
+from lsst.daf.butler import DeferredDatasetHandle
+from lsst.images import (
+    Box,
+    MaskedImage,
+    VisitImage,
+    get_legacy_difference_image_mask_planes,
+)
+from lsst.images.serialization import open_archive
+from lsst.pipe.base import InMemoryDatasetHandle
+
+from ._sequences import BANDS, MaskBit
+from .geometry import gnomonic
+
+type VisitHandle = DeferredDatasetHandle | InMemoryDatasetHandle
+
+READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
+"""What the readers of damaged files raise. Not `ImportError` and `MemoryError`,
+which are no fault of the file.
+"""
+
+MAX_WCS_CLOSURE = 0.1
+"""Largest distance between a position and that of its pixel, arcsec."""
+
+
+class VisitError(RuntimeError):
+    """A visit image cannot be used; the message says which and why."""
+
+
+class SkyMap(ABC):
+    """Map between the pixels of a detector and the sky."""
+
+    @abstractmethod
+    def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixel positions of sky positions, deg."""
+
+    @abstractmethod
+    def pixel_to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sky positions, deg, of pixel positions."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VisitMetadata:
+    """What there is to know of a visit image without reading its pixels."""
+
+    visit: int
+    """Visit ID (`int`)."""
+
+    detector: int
+    """Detector ID (`int`)."""
+
+    band: int
+    """Index of the band in `BANDS` (`int`)."""
+
+    mjd: float
+    """TAI MJD of mid-exposure (`float`)."""
+
+    exposure_time: float
+    """Exposure time, s (`float`)."""
+
+    bbox: Box
+    """Box of the pixels (`lsst.images.Box`)."""
+
+    sky_map: SkyMap
+    """Map between pixels and the sky (`SkyMap`)."""
+
+    def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pixel positions of sky positions, deg.
+
+        Positions so far off the image that the WCS folds them back on it are
+        NaN.
+        """
+        x, y = self.sky_map.sky_to_pixel(ra, dec)
+        back_ra, back_dec = self.sky_map.pixel_to_sky(x, y)
+        xi, eta = gnomonic(back_ra, back_dec, ra, dec)
+        folded = ~(np.hypot(xi, eta) < MAX_WCS_CLOSURE)
+        return np.where(folded, np.nan, x), np.where(folded, np.nan, y)
+
+    def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Tell which pixel positions are on the image."""
+        inside_x = (x >= self.bbox.x.start - 0.5) & (x < self.bbox.x.stop - 0.5)
+        return inside_x & (y >= self.bbox.y.start - 0.5) & (y < self.bbox.y.stop - 0.5)
+
+    def coverage(self, x0: np.ndarray, y0: np.ndarray, size: int) -> np.ndarray:
+        """Return the fraction of each cutout that is on the image.
+
+        Parameters
+        ----------
+        x0, y0
+            Origins of the cutouts, ``(n,)``, pixels.
+        size
+            Width and height of the cutouts, pixels.
+        """
+        width = np.minimum(x0 + size, self.bbox.x.stop) - np.maximum(x0, self.bbox.x.start)
+        height = np.minimum(y0 + size, self.bbox.y.stop) - np.maximum(y0, self.bbox.y.start)
+        return np.clip(width, 0, None) * np.clip(height, 0, None) / size**2
+
+    def pixel_to_sky(
+        self, x0: np.ndarray, y0: np.ndarray, size: int, centre_ra: np.ndarray, centre_dec: np.ndarray
+    ) -> np.ndarray:
+        """Fit the affine maps from cutout pixels to the tangent plane.
+
+        Parameters
+        ----------
+        x0, y0
+            Origins of the cutouts, ``(n,)``, pixels.
+        size
+            Width and height of the cutouts, pixels.
+        centre_ra, centre_dec
+            Tangent points, ``(n,)``, deg.
+
+        Returns
+        -------
+        affine : `numpy.ndarray`
+            Maps from cutout pixel (x, y, 1) to arcsec, ``(n, 2, 3)``, fitted
+            by least squares to nine points that span the cutout.
+        """
+        grid_y, grid_x = (axis.ravel() for axis in np.mgrid[0 : size - 1 : 3j, 0 : size - 1 : 3j])
+        ra, dec = self.sky_map.pixel_to_sky(x0[:, None] + grid_x, y0[:, None] + grid_y)
+        plane = np.stack(gnomonic(ra, dec, centre_ra[:, None], centre_dec[:, None]), axis=1)
+        design = np.stack([grid_x, grid_y, np.ones_like(grid_x)], axis=1)
+        return plane @ np.linalg.pinv(design).T
+
+
+@dataclasses.dataclass
+class Block:
+    """Pixels of a box of a visit image."""
+
+    bbox: Box
+    """Box of the pixels (`lsst.images.Box`)."""
+
+    image: np.ndarray
+    """Flux per pixel, nJy, ``(height, width)`` (`numpy.ndarray`)."""
+
+    variance: np.ndarray
+    """Variance of image, nJy^2 (`numpy.ndarray`)."""
+
+    mask: np.ndarray
+    """Bits of `MaskBit`, uint8 (`numpy.ndarray`)."""
+
+
+class OpenVisit(ABC):
+    """A visit image whose parts are read as they are asked for."""
+
+    @abstractmethod
+    def read_metadata(self) -> VisitMetadata:
+        """Read what there is to know without the pixels."""
+
+    @abstractmethod
+    def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+        """Read the pixels of a box that lies inside the image.
+
+        Parameters
+        ----------
+        bbox
+            Box to read.
+        bad_planes
+            Mask planes, by their names in `lsst.images`, that make a pixel
+            BAD.
+        """
+
+    @abstractmethod
+    def psf_kernel(self, x: float, y: float) -> np.ndarray:
+        """Return the image of the PSF at a position, centred on its centre
+        pixel.
+        """
+
+
+@contextmanager
+def open_visit(handle: VisitHandle) -> Iterator[OpenVisit]:
+    """Open a visit image.
+
+    Parameters
+    ----------
+    handle
+        Handle of the visit image.
+
+    Returns
+    -------
+    manager : `contextlib.AbstractContextManager` [`OpenVisit`]
+        Context manager; the visit can be read inside of it.
+
+    Raises
+    ------
+    VisitError
+        Raised, also from inside the context, if the file is damaged or lacks
+        what is asked for.
+    """
+    try:
+        if isinstance(handle, InMemoryDatasetHandle):
+            visit_image = handle.get()
+            yield _ImagesVisit(lambda name: getattr(visit_image, name), visit_image.__getitem__)
+        elif handle.ref.datasetType.storageClass_name.startswith("Exposure"):
+            yield _AfwVisit(handle)
+        else:
+            with open_archive(handle.butler.getURI(handle.ref), cls=VisitImage, partial=True) as reader:
+                yield _ImagesVisit(reader.get_component, _subimage_reader(reader))
+    except READ_ERRORS as error:
+        raise VisitError(f"{handle.dataId}: {type(error).__name__}: {error}") from error
+
+
+def _subimage_reader(reader: Any) -> Callable[[Box], MaskedImage | VisitImage]:
+    """Return a function that reads the pixels of a box of a file.
+
+    The masked image alone is cheaper to read than a whole `VisitImage`, but
+    only the latter can be calibrated.
+    """
+    if reader.get_component("unit") == u.nJy:
+        return lambda bbox: reader.get_component("masked_image", bbox=bbox)
+    return lambda bbox: reader.read(bbox=bbox)
+
+
+@dataclasses.dataclass(frozen=True)
+class _ProjectionMap(SkyMap):
+    projection: Any
+
+    def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pixel = self.projection.sky_to_pixel(SkyCoord(ra, dec, unit=u.deg))
+        return np.asarray(pixel.x), np.asarray(pixel.y)
+
+    def pixel_to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sky = self.projection.pixel_to_sky(x=x, y=y)
+        return sky.ra.to_value(u.deg), sky.dec.to_value(u.deg)
+
+
+class _ImagesVisit(OpenVisit):
+    """A `lsst.images.VisitImage`, or a file of one.
+
+    Parameters
+    ----------
+    component
+        Function that returns a component by name.
+    subimage
+        Function that returns the pixels of a box, in any unit.
+    """
+
+    def __init__(
+        self, component: Callable[[str], Any], subimage: Callable[[Box], MaskedImage | VisitImage]
+    ) -> None:
+        self._component = component
+        self._subimage = subimage
+
+    def read_metadata(self) -> VisitMetadata:
+        obs_info, projection = self._component("obs_info"), self._component("sky_projection")
+        if projection is None:
+            raise ValueError("it has no WCS")
+        begin, end = obs_info.datetime_begin, obs_info.datetime_end
+        if begin is None or end is None:
+            raise ValueError("it does not say when the exposure began and ended")
+        return VisitMetadata(
+            visit=projection.pixel_frame.visit,
+            detector=projection.pixel_frame.detector,
+            band=BANDS.index(self._component("band")),
+            mjd=float((begin.tai + (end.tai - begin.tai) / 2).mjd),
+            exposure_time=float(obs_info.exposure_time.to_value(u.s)),
+            bbox=self._component("bbox"),
+            sky_map=_ProjectionMap(projection),
+        )
+
+    def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+        pixels = self._subimage(bbox)
+        if pixels.unit != u.nJy:
+            pixels = pixels.convert_unit(u.nJy, copy="as-needed")
+        planes = ((name, pixels.mask.get(name)) for name in pixels.mask.schema.names)
+        return _make_block(bbox, pixels.image.array, pixels.variance.array, planes, bad_planes)
+
+    def psf_kernel(self, x: float, y: float) -> np.ndarray:
+        return self._psf.compute_kernel_image(x=float(x), y=float(y)).array
+
+    @cached_property
+    def _psf(self) -> Any:
+        psf = self._component("psf")
+        if psf is None:
+            raise ValueError("it has no PSF")
+        return psf
+
+
+@dataclasses.dataclass(frozen=True)
+class _SkyWcsMap(SkyMap):
+    wcs: Any
+
+    def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = self.wcs.skyToPixelArray(np.ravel(ra), np.ravel(dec), degrees=True)
+        return x.reshape(np.shape(ra)), y.reshape(np.shape(ra))
+
+    def pixel_to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+        ra, dec = self.wcs.pixelToSkyArray(x.ravel(), y.ravel(), degrees=True)
+        return ra.reshape(x.shape), dec.reshape(x.shape)
+
+
+class _AfwVisit(OpenVisit):
+    """An `lsst.afw.image.ExposureF` in a repository.
+
+    Parameters
+    ----------
+    handle
+        Handle of the exposure.
+    """
+
+    def __init__(self, handle: DeferredDatasetHandle) -> None:
+        self._handle = handle
+
+    def read_metadata(self) -> VisitMetadata:
+        from lsst.daf.base import DateTime
+
+        visit_info, bbox = self._component("visitInfo"), self._component("bbox")
+        return VisitMetadata(
+            visit=self._handle.dataId["visit"],
+            detector=self._handle.dataId["detector"],
+            band=BANDS.index(self._component("filter").bandLabel),
+            mjd=visit_info.date.get(DateTime.MJD, DateTime.TAI),
+            exposure_time=visit_info.exposureTime,
+            bbox=Box.from_legacy(bbox),
+            sky_map=_SkyWcsMap(self._component("wcs")),
+        )
+
+    def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+        from lsst.afw.image import PARENT
+
+        exposure = self._handle.get(parameters={"bbox": bbox.to_legacy(), "origin": PARENT})
+        pixels = exposure.maskedImage
+        if exposure.metadata.get("BUNIT") != "nJy":
+            pixels = self._component("photoCalib").calibrateImage(pixels)
+        mask = pixels.mask.array
+        legacy_planes = get_legacy_difference_image_mask_planes()
+        planes = (
+            (legacy_planes[name].name if name in legacy_planes else name, (mask & (1 << bit)) != 0)
+            for name, bit in pixels.mask.getMaskPlaneDict().items()
+        )
+        return _make_block(bbox, pixels.image.array, pixels.variance.array, planes, bad_planes)
+
+    def psf_kernel(self, x: float, y: float) -> np.ndarray:
+        from lsst.geom import Point2D
+
+        return self._psf.computeKernelImage(Point2D(x, y)).array
+
+    @cached_property
+    def _psf(self) -> Any:
+        return self._component("psf")
+
+    def _component(self, name: str) -> Any:
+        component = self._handle.get(component=name)
+        if component is None:
+            raise ValueError(f"it has no {name}")
+        return component
+
+
+def _make_block(
+    bbox: Box,
+    image: np.ndarray,
+    variance: np.ndarray,
+    planes: Iterable[tuple[str, np.ndarray]],
+    bad_planes: Sequence[str],
+) -> Block:
+    """Return a block with our mask bits; pixels without a value and a
+    variance are NO_DATA.
+    """
+    bits = dict.fromkeys(bad_planes, MaskBit.BAD) | {
+        "NO_DATA": MaskBit.NO_DATA,
+        "SATURATED": MaskBit.SATURATED,
+        "DETECTED": MaskBit.DETECTED,
+    }
+    mask = np.zeros(image.shape, dtype=np.uint8)
+    mask[~(np.isfinite(image) & (variance > 0))] = MaskBit.NO_DATA
+    for name, is_set in planes:
+        if name in bits:
+            mask[is_set] |= np.uint8(bits[name])
+    return Block(bbox, image, variance, mask)
