@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from astropy.table import Table
 
-from lsst.sphgeom import Box, HtmPixelization, LonLat, Region, UnitVector3d
+from lsst.sphgeom import Box, Circle, HtmPixelization, LonLat, Region, UnitVector3d
 
 from .geometry import inverse_gnomonic
 
@@ -40,6 +40,11 @@ patch agrees on them.
 MAX_DRAWS = 1000
 """Draws after which a region that has almost nothing in common with the box
 is taken to have nothing.
+"""
+
+MAX_CIRCLE_STRETCH = 1.6
+"""More than what half the range in RA of a circle can exceed its radius over
+cos(dec) by: asin(x) < 1.6 x.
 """
 
 
@@ -65,13 +70,13 @@ def random_positions(
         Positions, ``(n_positions,)``, deg; none if the region and the box have
         nothing in common.
     """
-    bounds = _bounds(region, box)
+    circle = min(_circles(region, box), key=Circle.getOpeningAngle)
     ra, dec = np.empty(0), np.empty(0)
-    if bounds.isEmpty():
-        return ra, dec
     for _ in range(MAX_DRAWS):
-        more_ra, more_dec = _draw_in_box(bounds, max(n_positions, 64), rng)
+        more_ra, more_dec = _draw_in_circle(circle, max(n_positions, 64), rng)
         inside = _contains(region, more_ra, more_dec)
+        if box is not None:
+            inside &= _contains(box, more_ra, more_dec)
         ra, dec = np.append(ra, more_ra[inside]), np.append(dec, more_dec[inside])
         if len(ra) >= n_positions:
             break
@@ -100,19 +105,22 @@ def grid_positions(
     ra, dec : `numpy.ndarray`
         Positions of one row of constant declination, deg.
     """
-    bounds = _bounds(region, box)
-    if bounds.isEmpty():
-        return
     step = spacing / 3600.0
-    dec_min, dec_max = (angle.asDegrees() for angle in (bounds.getLat().getA(), bounds.getLat().getB()))
-    ra_min, ra_width = bounds.getLon().getA().asDegrees(), bounds.getLon().getSize().asDegrees()
+    circle = min(_circles(region, box), key=Circle.getOpeningAngle)
+    centre, radius = LonLat(circle.getCenter()), circle.getOpeningAngle().asDegrees()
+    centre_ra, centre_dec = centre.getLon().asDegrees(), centre.getLat().asDegrees()
+    dec_min, dec_max = max(centre_dec - radius, -90.0), min(centre_dec + radius, 90.0)
     for dec_index in range(int(np.ceil(dec_min / step)), int(np.floor(dec_max / step)) + 1):
         dec = dec_index * step
-        n_around = max(1, int(np.floor(360.0 * np.cos(np.radians(dec)) / step)))
-        first = int(np.ceil(ra_min / 360.0 * n_around))
-        last = int(np.floor((ra_min + ra_width) / 360.0 * n_around))
+        cos_dec = np.cos(np.radians(dec))
+        n_around = max(1, int(np.floor(360.0 * cos_dec / step)))
+        half_width = min(180.0, radius / max(cos_dec, 1e-9) * MAX_CIRCLE_STRETCH)
+        first = int(np.ceil((centre_ra - half_width) / 360.0 * n_around))
+        last = min(int(np.floor((centre_ra + half_width) / 360.0 * n_around)), first + n_around - 1)
         ra = np.mod(np.arange(first, last + 1) * (360.0 / n_around), 360.0)
         inside = _contains(region, ra, np.full(len(ra), dec))
+        if box is not None:
+            inside &= _contains(box, ra, np.full(len(ra), dec))
         if np.any(inside):
             yield ra[inside], np.full(np.count_nonzero(inside), dec)
 
@@ -266,16 +274,26 @@ def straddles_split(ra: np.ndarray, dec: np.ndarray, htm: np.ndarray, size: floa
     return straddles
 
 
-def _bounds(region: Region, box: Box | None) -> Box:
-    bounds = region.getBoundingBox()
-    return bounds if box is None else bounds.clippedTo(box)
+def _circles(region: Region, box: Box | None) -> list[Circle]:
+    """Return the bounding circles. Those of polygons are tight, while their
+    bounding boxes go all around the sky where they cross RA 0.
+    """
+    return [part.getBoundingCircle() for part in (region, box) if part is not None]
 
 
-def _draw_in_box(bounds: Box, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    sin_dec = [np.sin(angle.asRadians()) for angle in (bounds.getLat().getA(), bounds.getLat().getB())]
-    ra = bounds.getLon().getA().asDegrees() + rng.uniform(size=n) * bounds.getLon().getSize().asDegrees()
-    dec = np.degrees(np.arcsin(rng.uniform(*sin_dec, size=n)))
-    return np.mod(ra, 360.0), dec
+def _draw_in_circle(circle: Circle, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw positions uniformly: the height above the plane that cuts the
+    circle off the sphere is uniform (Archimedes).
+    """
+    axis = np.array([getattr(circle.getCenter(), name)() for name in ("x", "y", "z")])
+    height = rng.uniform(np.cos(circle.getOpeningAngle().asRadians()), 1.0, n)
+    azimuth = rng.uniform(0.0, 2 * np.pi, n)
+    first = np.cross(axis, np.eye(3)[np.argmin(np.abs(axis))])
+    first /= np.linalg.norm(first)
+    radius = np.sqrt(1.0 - height**2)
+    across = np.outer(np.cos(azimuth), first) + np.outer(np.sin(azimuth), np.cross(axis, first))
+    x, y, z = (height[:, None] * axis + radius[:, None] * across).T
+    return np.mod(np.degrees(np.arctan2(y, x)), 360.0), np.degrees(np.arctan2(z, np.hypot(x, y)))
 
 
 def _contains(region: Region, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
