@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import astropy.units as u
@@ -29,6 +30,9 @@ from lsst.images.psfs import GaussianPointSpreadFunction, PointSpreadFunction
 from lsst.images.serialization import read_archive
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno.geometry import north_up_affine
+from lsst.meas.tno.simulation._camera import make_camera
+from lsst.meas.tno.simulation._config import SimulateSurveyConfig
+from lsst.meas.tno.simulation._observations import plan_visits
 from lsst.pipe.base import InMemoryDatasetHandle
 from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
@@ -143,16 +147,19 @@ def make_visit_image(
             exposure_time=exposure_time * u.s,
         ),
         psf=psf,
-        detector=make_detector(frame),
+        detector=make_detector(frame.visit),
         band=band,
     )
 
 
-def make_detector(frame: DetectorFrame) -> Detector:
-    """Return the detector of a real image, in name of the frame's."""
-    from lsst.images.cameras import CameraFrameSet, DetectorAttributes, DetectorType, Orientation
-
-    raise NotImplementedError
+@functools.cache
+def make_detector(visit: int) -> Detector:
+    """Return a detector, which images cannot be written without."""
+    config = SimulateSurveyConfig()
+    camera = make_camera(config)
+    return camera.make_detector(
+        camera.detectors[0], dataclasses.replace(plan_visits(config)[0], id=visit)
+    )
 
 
 def region_about(ra: float, dec: float, size: float) -> ConvexPolygon:
