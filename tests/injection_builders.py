@@ -13,9 +13,7 @@ PIXEL_SCALE = 0.2
 """Arcsec a pixel."""
 
 
-def gaussian_pixels(
-    x: np.ndarray, y: np.ndarray, fwhm: np.ndarray, height: int, width: int
-) -> np.ndarray:
+def gaussian_pixels(x: np.ndarray, y: np.ndarray, fwhm: np.ndarray, height: int, width: int) -> np.ndarray:
     """Return round Gaussians, integrated over pixels, ``(n, height, width)``.
 
     Parameters

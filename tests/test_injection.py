@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,14 @@ from lsst.images.serialization import read_archive
 from lsst.meas.tno._moving_objects import MovingObjects
 from lsst.meas.tno._sequences import BANDS, ImageSequences, MaskBit
 from lsst.meas.tno.geometry import apply_affine, inverse_gnomonic
-from lsst.meas.tno.injection import add_point_source, inject_in_place, is_on_image, optimal_snr, shift_psf
+from lsst.meas.tno.injection import (
+    Draw,
+    add_point_source,
+    inject_in_place,
+    is_on_image,
+    optimal_snr,
+    shift_psf,
+)
 from lsst.meas.tno.photometry import ab_mag_to_njy
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -29,7 +37,7 @@ NO_NOISE = dict.fromkeys(BANDS, 50.0)
 """Zero points so high that the Poisson noise is below 1e-5 of the flux."""
 
 
-def fixed_objects(x: np.ndarray, y: np.ndarray, flux: float) -> object:
+def fixed_objects(x: np.ndarray, y: np.ndarray, flux: float) -> Draw:
     """Return a function that draws objects at given pixels, ``(n_times,)``,
     of every image.
     """
@@ -68,10 +76,16 @@ def test_shift_of_elongated_psf(fwhm: float, beta: float | None) -> None:
     rng = np.random.default_rng(3)
     size, n = 25, 61
     for _ in range(5):
-        shape = {"fwhm": fwhm, "beta": beta, "axis_ratio": rng.uniform(0.8, 1), "angle": rng.uniform(0, np.pi)}
-        psf = elongated_pixels(size // 2, size // 2, size, **shape)
+        draw = functools.partial(
+            elongated_pixels,
+            fwhm=fwhm,
+            beta=beta,
+            axis_ratio=rng.uniform(0.8, 1),
+            angle=rng.uniform(0, np.pi),
+        )
+        psf = draw(size // 2, size // 2, size)
         x, y = n // 2 + rng.uniform(-0.5, 0.5, 2)
-        truth = elongated_pixels(x, y, n, **shape) / psf.sum()
+        truth = draw(x, y, n) / psf.sum()
         shifted = shift_psf(psf[None] / psf.sum(), np.array([x]), np.array([y]), n, n)[0]
         assert shifted.sum() == pytest.approx(1.0, abs=1e-12)
         rows, columns = np.indices(shifted.shape)
@@ -103,23 +117,27 @@ def test_real_rubin_psf() -> None:
     if not path.exists():
         pytest.skip(f"no real Rubin image at {path}")
     psf = read_archive(path).psf
-    box = psf.bounds.bbox
     rng = np.random.default_rng(5)
-    for _ in range(10):
-        x, y = rng.uniform(box.x.start, box.x.stop - 1), rng.uniform(box.y.start, box.y.stop - 1)
+    for x, y in rng.uniform(50, 3900, (10, 2)):
         stellar = psf.compute_stellar_image(x=x, y=y)
         kernel = psf.compute_kernel_image(x=x, y=y).array
         stamp_x, stamp_y = x - stellar.bbox.x.start, y - stellar.bbox.y.start
         model = shift_psf(kernel[None], np.array([stamp_x]), np.array([stamp_y]), *stellar.array.shape)[0]
         rows, columns = np.indices(model.shape)
         aperture = np.hypot(columns - stamp_x, rows - stamp_y) < 8
-        assert model[aperture].sum() == pytest.approx(stellar.array[aperture].sum(), rel=2e-3)
+        # Piff's own drawing; the stamps of compute_stellar_image each have
+        # the sum 1, which changes their scale by 0.3 % with the position.
+        drawn = psf.piff_psf.draw(x, y, stamp_size=len(model), center=None).array
+        assert model[aperture].sum() == pytest.approx(drawn[aperture].sum(), rel=1e-3)
+        assert model[aperture].sum() == pytest.approx(stellar.array[aperture].sum(), rel=4e-3)
+        # The model's centroid is a constant off its centre: what counts is
+        # that both agree.
         sigma = 1 / np.sqrt(2 * np.pi * kernel.max())
-        # Piff's own centre may be off: what counts is that the two agree.
         found = weighted_centroid(model, stamp_x, stamp_y, sigma)
-        expected = weighted_centroid(stellar.array.astype(float), stamp_x, stamp_y, sigma)
-        np.testing.assert_allclose(found, expected, atol=0.01)
-        np.testing.assert_allclose(model, stellar.array, atol=5e-3 * kernel.max())
+        expected = weighted_centroid(stellar.array, stamp_x, stamp_y, sigma)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+        # Piff interpolates its own grid of pixels, to half a percent.
+        np.testing.assert_allclose(model, stellar.array, atol=0.01 * kernel.max())
 
 
 def test_pixels_agree_with_the_truth_columns() -> None:
@@ -142,7 +160,9 @@ def test_pixels_agree_with_the_truth_columns() -> None:
         aperture = np.hypot(columns - x[time], rows - y[time]) < 9
         flux = difference[row, time][aperture].sum() / truth[aperture].sum()
         assert flux == pytest.approx(5000.0, rel=2e-3)
-        centroid = weighted_centroid(difference[row, time], x[time], y[time], fwhm[row, time] / 2.355)
+        centroid = weighted_centroid(
+            difference[row, time], float(x[time]), float(y[time]), float(fwhm[row, time]) / 2.355
+        )
         np.testing.assert_allclose(centroid, (x[time], y[time]), atol=0.01)
 
 
@@ -246,7 +266,8 @@ def test_padding_is_not_touched() -> None:
     draw = fixed_objects(np.full(4, 15.0), np.full(4, 15.0), 100.0)
     injection = inject_in_place(sequences, np.array([0]), draw, [np.random.default_rng(0)])
     sequences.validate()
-    assert np.all(np.isnan(injection.inj_x[0, 2:])) and np.all(injection.inj_flux[0, 2:] == 0)
+    assert np.all(np.isnan(injection.inj_x[0, 2:]))
+    assert np.all(injection.inj_flux[0, 2:] == 0)
     assert np.all(sequences.mask[0, 2:] == MaskBit.NO_DATA)
 
 

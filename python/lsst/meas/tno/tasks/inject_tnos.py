@@ -1,0 +1,184 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The task that injects moving objects into image sequences."""
+
+from __future__ import annotations
+
+__all__ = ("InjectTnosConfig", "InjectTnosConnections", "InjectTnosTask")
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lsst.pex.config import DictField, FieldValidationError, RangeField
+from lsst.pipe.base import (
+    InputQuantizedConnection,
+    NoWorkFound,
+    OutputQuantizedConnection,
+    PipelineTask,
+    PipelineTaskConfig,
+    PipelineTaskConnections,
+    QuantumContext,
+    Struct,
+)
+from lsst.pipe.base.connectionTypes import Input, Output
+
+from .._sequences import BANDS, ImageSequences
+from ..injection import inject_in_place
+from ..photometry import RUBIN_ZERO_POINTS
+from ..populations import PopulationTask, population_registry
+
+
+class InjectTnosConnections(PipelineTaskConnections, dimensions=("skymap", "tract", "patch")):
+    """Connections of `InjectTnosTask`."""
+
+    cutouts = Input(
+        doc="Image sequences to inject objects into.",
+        name="tno_cutouts",
+        storageClass="ArrowAstropy",
+        dimensions=("skymap", "tract", "patch"),
+    )
+    injected = Output(
+        doc="Image sequences, part of them with an injected object, and the truth.",
+        name="tno_cutouts_injected",
+        storageClass="ArrowAstropy",
+        dimensions=("skymap", "tract", "patch"),
+    )
+
+
+class InjectTnosConfig(PipelineTaskConfig, pipelineConnections=InjectTnosConnections):
+    """Configuration of `InjectTnosTask`."""
+
+    population = population_registry.makeField(doc="Population that the objects are of.", default="linear")
+    fraction = RangeField(
+        doc="Fraction of the sequences that are to get an object.",
+        dtype=float,
+        default=0.5,
+        min=0.0,
+        max=1.0,
+        inclusiveMax=True,
+    )
+    seed = RangeField(
+        doc="Seed of the random numbers, together with tract, patch and sequence_id.",
+        dtype=int,
+        default=1,
+        min=0,
+    )
+    zero_points = DictField[str, float](
+        doc="AB magnitude of one photo-electron a second, by band; for the Poisson noise of the objects.",
+        default=dict(RUBIN_ZERO_POINTS),
+    )
+    max_draws = RangeField(
+        doc="Objects drawn for a sequence, while all pixels that they would be seen in are masked.",
+        dtype=int,
+        default=3,
+        min=1,
+    )
+
+    def validate(self) -> None:
+        super().validate()
+        if missing := sorted(set(BANDS) - set(self.zero_points)):
+            raise FieldValidationError(
+                type(self).zero_points, self, f"zero_points has no value for the bands {missing}."
+            )
+
+
+class InjectTnosTask(PipelineTask):
+    """Inject moving point sources into some of the image sequences.
+
+    Works on cutouts and on warps alike; on warps, whose pixels are not
+    independent, the Poisson noise of the objects is an approximation.
+    """
+
+    ConfigClass: ClassVar = InjectTnosConfig
+    _DefaultName: ClassVar[str] = "injectTnos"
+
+    config: InjectTnosConfig
+    population: PopulationTask
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.makeSubtask("population")
+
+    def runQuantum(
+        self,
+        butlerQC: QuantumContext,
+        inputRefs: InputQuantizedConnection,
+        outputRefs: OutputQuantizedConnection,
+    ) -> None:
+        # Docstring inherited. The sequences that were read have no name here,
+        # so that they are gone while the others are written.
+        result = self.run(ImageSequences.from_table(butlerQC.get(inputRefs.cutouts)))
+        butlerQC.put(result.injected.to_arrow(), outputRefs.injected)
+
+    def run(self, cutouts: ImageSequences) -> Struct:
+        """Inject objects.
+
+        Parameters
+        ----------
+        cutouts
+            Image sequences, none of which has an injected object. They are
+            not changed.
+
+        Returns
+        -------
+        result : `lsst.pipe.base.Struct`
+            Result with ``injected`` (`ImageSequences`), the same sequences
+            with the objects and the truth. Sequences without an object are
+            the same bit for bit.
+
+        Raises
+        ------
+        lsst.pipe.base.NoWorkFound
+            Raised if there are no sequences.
+        ValueError
+            Raised if objects were injected before, or if no object of the
+            population can stay inside any sequence for long enough.
+        """
+        if not len(cutouts):
+            raise NoWorkFound("There are no image sequences to inject objects into.")
+        if cutouts.injection is not None:
+            raise ValueError("Objects were injected into these image sequences before.")
+        self.population.check(cutouts)
+        rngs = [self._make_rng(cutouts, row) for row in range(len(cutouts))]
+        index = self._choose(rngs)
+        injected = dataclasses.replace(
+            cutouts, image=cutouts.image.copy(), variance=cutouts.variance.copy(), mask=cutouts.mask.copy()
+        )
+        injected.injection = inject_in_place(
+            injected,
+            index,
+            self.population.draw,
+            [rngs[row] for row in index],
+            zero_points=self.config.zero_points,
+            max_draws=self.config.max_draws,
+        )
+        self._count(len(cutouts), len(index), int(injected.injection.injected.sum()))
+        return Struct(injected=injected)
+
+    def _make_rng(self, sequences: ImageSequences, row: int) -> np.random.Generator:
+        """Return the generator of one sequence, whatever else is there."""
+        data_id = (sequences.tract[row], sequences.patch[row], sequences.sequence_id[row])
+        return np.random.default_rng([self.config.seed, *(int(value) for value in data_id)])
+
+    def _choose(self, rngs: list[np.random.Generator]) -> np.ndarray:
+        """Return the rows of the sequences that are to get an object: those
+        with the lowest random numbers, so that their number is exact.
+        """
+        n_chosen = int(np.floor(self.config.fraction * len(rngs) + 0.5))
+        order = np.argsort([rng.random() for rng in rngs], kind="stable")
+        return np.sort(order[:n_chosen])
+
+    def _count(self, n_sequences: int, n_chosen: int, n_injected: int) -> None:
+        self.metadata["n_sequences"] = n_sequences
+        self.metadata["n_injected"] = n_injected
+        self.metadata["n_left_out"] = n_chosen - n_injected
+        self.log.info("Injected objects into %d of %d image sequences.", n_injected, n_sequences)
+        if n_injected < n_chosen:
+            self.log.warning(
+                "Left %d image sequences without an object: no track stayed inside in %d images, or all "
+                "pixels on it are masked.",
+                n_chosen - n_injected,
+                self.population.config.min_times_inside,
+            )
