@@ -218,7 +218,7 @@ class LinearPopulationConfig(PopulationConfig):
         default="snr",
     )
     snr_min = RangeField(doc="Lowest S/N.", dtype=float, default=3.0, min=0.0, inclusiveMin=False)
-    snr_max = RangeField(doc="Highest S/N.", dtype=float, default=20.0, min=0.0, inclusiveMin=False)
+    snr_max = RangeField(doc="Highest S/N.", dtype=float, default=12.0, min=0.0, inclusiveMin=False)
     mag_min = Field[float](doc="Brightest magnitude, AB.", default=23.0)
     mag_max = Field[float](doc="Faintest magnitude, AB.", default=27.0)
     max_tries = RangeField(
