@@ -1,0 +1,271 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compiled loops of `warping`.
+
+Affine maps go from output to input pixels, ``(n_images, 2, 3)``. ``table``
+holds the weights of a kernel by phase; ``taps`` is a tuple of as many elements
+as it has columns, which tells the compiler how far to unroll.
+"""
+
+from __future__ import annotations
+
+__all__ = ("resample_images", "resample_psfs")
+
+import numpy as np
+
+from ._kernels import jit
+
+NO_DATA = np.uint8(1)
+"""`MaskBit.NO_DATA`, as a constant that the compiler can see."""
+
+NEGLIGIBLE = np.float32(1e-6)
+"""A weight on one axis below this is that of a pixel which the kernel does
+not touch. At a whole pixel all weights but one are zero, and rounding of the
+position must not make them count.
+"""
+
+FAINT = np.float32(1e-3)
+"""Pixels of a PSF fainter than this part of its peak do not count in its noise
+scale; they have 1e-4 of the weight.
+"""
+
+
+@jit
+def _set_weights(phase, table, taps, weights):  # type: ignore[no-untyped-def]
+    """Interpolate in the table of a kernel."""
+    position = phase * (len(table) - 1)
+    row = min(int(position), len(table) - 2)
+    fraction = np.float32(position - row)
+    for j in range(len(taps)):
+        weight = table[row, j] + fraction * (table[row + 1, j] - table[row, j])
+        weights[j] = weight if abs(weight) >= NEGLIGIBLE else np.float32(0.0)
+
+
+@jit
+def _touched_bits(mask, x0, y0, wx, wy, taps):  # type: ignore[no-untyped-def]
+    """Return the bits of the pixels with non-zero weight; those outside of
+    the image are NO_DATA.
+    """
+    height, width = mask.shape
+    bits = np.uint8(0)
+    for j in range(len(taps)):
+        for i in range(len(taps)):
+            if wy[j] != 0 and wx[i] != 0:
+                x, y = x0 + i, y0 + j
+                if 0 <= x < width and 0 <= y < height:
+                    bits |= mask[y, x]
+                else:
+                    bits |= NO_DATA
+    return bits
+
+
+@jit
+def _all_touched(wx, wy, taps):  # type: ignore[no-untyped-def]
+    """Return whether no weight is zero."""
+    smallest = np.float32(1.0)
+    for i in range(len(taps)):
+        smallest = min(smallest, abs(wx[i]), abs(wy[i]))
+    return smallest > 0
+
+
+@jit
+def _box_bits(mask, x0, y0, taps):  # type: ignore[no-untyped-def]
+    """Return the bits of all pixels under the kernel."""
+    bits = np.uint8(0)
+    for j in range(len(taps)):
+        for i in range(len(taps)):
+            bits |= mask[np.uintp(y0 + j), np.uintp(x0 + i)]
+    return bits
+
+
+@jit
+def _weighted_sums(image, variance, x0, y0, wx, wy, taps):  # type: ignore[no-untyped-def]
+    """Return the sums of weight * image and weight^2 * variance."""
+    value = np.float32(0.0)
+    noise = np.float32(0.0)
+    for j in range(len(taps)):
+        row_value = np.float32(0.0)
+        row_noise = np.float32(0.0)
+        for i in range(len(taps)):
+            y, x = np.uintp(y0 + j), np.uintp(x0 + i)
+            row_value += wx[i] * image[y, x]
+            row_noise += wx[i] * wx[i] * variance[y, x]
+        value += wy[j] * row_value
+        noise += wy[j] * wy[j] * row_noise
+    return value, noise
+
+
+@jit
+def _touched_sums(image, variance, x0, y0, wx, wy, taps):  # type: ignore[no-untyped-def]
+    """Return the same sums where pixels without weight may be NaN or lie
+    outside of the image.
+    """
+    value = np.float32(0.0)
+    noise = np.float32(0.0)
+    for j in range(len(taps)):
+        for i in range(len(taps)):
+            weight = wy[j] * wx[i]
+            if weight != 0:
+                value += weight * image[y0 + j, x0 + i]
+                noise += weight * weight * variance[y0 + j, x0 + i]
+    return value, noise
+
+
+@jit
+def _resample_image(image, variance, mask, affine, table, taps, wx, wy, out_image, out_variance, out_mask):  # type: ignore[no-untyped-def]
+    height, width = image.shape
+    n = len(taps)
+    area = np.float32(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0]))
+    any_bits = np.uint8(0)
+    for pixel in mask.reshape(-1):
+        any_bits |= pixel
+    for row in range(out_image.shape[0]):
+        for column in range(out_image.shape[1]):
+            x = affine[0, 0] * column + affine[0, 1] * row + affine[0, 2]
+            y = affine[1, 0] * column + affine[1, 1] * row + affine[1, 2]
+            if not (-1 < x < width and -1 < y < height):
+                continue
+            x_floor, y_floor = np.floor(x), np.floor(y)
+            _set_weights(x - x_floor, table, taps, wx)
+            _set_weights(y - y_floor, table, taps, wy)
+            x0, y0 = int(x_floor) - n // 2 + 1, int(y_floor) - n // 2 + 1
+            is_inside = x0 >= 0 and y0 >= 0 and x0 + n <= width and y0 + n <= height
+            bits = NO_DATA
+            if is_inside:
+                bits = _box_bits(mask, x0, y0, taps) if any_bits else np.uint8(0)
+            if bits == 0 or (is_inside and bits & NO_DATA == 0 and _all_touched(wx, wy, taps)):
+                value, noise = _weighted_sums(image, variance, x0, y0, wx, wy, taps)
+            else:
+                bits = _touched_bits(mask, x0, y0, wx, wy, taps)
+                out_mask[row, column] = bits
+                if bits & NO_DATA:
+                    continue
+                value, noise = _touched_sums(image, variance, x0, y0, wx, wy, taps)
+            if not (np.isfinite(value) and np.isfinite(noise)):
+                out_mask[row, column] = bits | NO_DATA
+                continue
+            out_image[row, column] = area * value
+            out_variance[row, column] = area * area * noise
+            out_mask[row, column] = bits
+
+
+@jit
+def resample_images(image, variance, mask, use, affine, table, taps, out_image, out_variance, out_mask):  # type: ignore[no-untyped-def]
+    """Resample the images that are to be used, all planes in one pass.
+
+    What has no data keeps the value that it has in ``out_image`` and
+    ``out_variance``, which is NaN, and gets the NO_DATA bit.
+    """
+    wx = np.empty(len(taps), np.float32)
+    wy = np.empty(len(taps), np.float32)
+    for i in range(len(image)):
+        if use[i]:
+            _resample_image(
+                image[i],
+                variance[i],
+                mask[i],
+                affine[i],
+                table,
+                taps,
+                wx,
+                wy,
+                out_image[i],
+                out_variance[i],
+                out_mask[i],
+            )
+
+
+@jit
+def _pad_shifted(psf, phase, table, taps, weights, rows, padded):  # type: ignore[no-untyped-def]
+    """Put a PSF, moved by a fraction of a pixel, in the middle of zeros."""
+    size, n = len(psf), len(taps)
+    margin = (len(padded) - size) // 2
+    rows[:] = np.float32(0.0)
+    padded[:] = np.float32(0.0)
+    first = int(np.floor(-phase[0])) - n // 2 + 1
+    _set_weights(-phase[0] - np.floor(-phase[0]), table, taps, weights)
+    for y in range(size):
+        for j in range(n):
+            for x in range(max(0, -first - j), min(size, size - first - j)):
+                rows[y, np.uintp(x)] += weights[j] * psf[y, np.uintp(x + first + j)]
+    first = int(np.floor(-phase[1])) - n // 2 + 1
+    _set_weights(-phase[1] - np.floor(-phase[1]), table, taps, weights)
+    for y in range(size):
+        for j in range(max(0, -y - first), min(n, size - y - first)):
+            for x in range(size):
+                padded[margin + y, np.uintp(margin + x)] += weights[j] * rows[y + first + j, np.uintp(x)]
+
+
+@jit
+def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # type: ignore[no-untyped-def]
+    """Resample a padded PSF and return the noise scale of its matched filter.
+
+    With weights K_ik of input pixel k in output pixel i, of uniform noise,
+    the filter a_i = psf_i / v_i, v_i = sum_k K_ik^2, has the noise
+    sum_k (sum_i a_i K_ik)^2, where uncorrelated pixels would give
+    sum_i a_i^2 v_i.
+    """
+    n, size = len(taps), len(out)
+    middle, last = (size - 1) // 2, len(padded) - n
+    origin = (len(padded) - 1) // 2 - n // 2 + 1
+    total, diagonal = np.float32(0.0), np.float32(0.0)
+    peak = abs(padded[len(padded) // 2, len(padded) // 2])
+    field[:] = np.float32(0.0)
+    for row in range(size):
+        for column in range(size):
+            dx, dy = column - middle, row - middle
+            x = affine[0, 0] * dx + affine[0, 1] * dy + phase[0] + origin
+            y = affine[1, 0] * dx + affine[1, 1] * dy + phase[1] + origin
+            out[row, column] = np.float32(0.0)
+            if not (0 <= x < last and 0 <= y < last):
+                continue
+            x0, y0 = int(x), int(y)
+            _set_weights(x - x0, table, taps, wx)
+            _set_weights(y - y0, table, taps, wy)
+            value = np.float32(0.0)
+            x_noise, y_noise = np.float32(0.0), np.float32(0.0)
+            for j in range(len(taps)):
+                row_value = np.float32(0.0)
+                for i in range(len(taps)):
+                    row_value += wx[i] * padded[np.uintp(y0 + j), np.uintp(x0 + i)]
+                value += wy[j] * row_value
+                x_noise += wx[j] * wx[j]
+                y_noise += wy[j] * wy[j]
+            out[row, column] = value
+            total += value
+            if abs(value) < FAINT * peak:
+                continue
+            weight = value / (x_noise * y_noise)
+            diagonal += weight * value
+            for j in range(len(taps)):
+                for i in range(len(taps)):
+                    field[np.uintp(y0 + j), np.uintp(x0 + i)] += weight * wy[j] * wx[i]
+    noise = np.float32(0.0)
+    for pixel in field.reshape(-1):
+        noise += pixel * pixel
+    for row in range(size):
+        for column in range(size):
+            out[row, column] /= total
+    return noise / diagonal
+
+
+@jit
+def resample_psfs(psf, use, affine, phase, table, taps, shift_table, shift_taps, out_psf, out_noise_scale):  # type: ignore[no-untyped-def]
+    """Resample the PSFs that are to be used, and find their noise scales.
+
+    ``phase`` is where the star stands, in input pixels from the centre of the
+    pixel that it falls in.
+    """
+    size = psf.shape[1]
+    padded = np.empty((size + 4 * len(taps), size + 4 * len(taps)), np.float32)
+    field = np.empty_like(padded)
+    rows = np.empty((size, size), np.float32)
+    shift_weights = np.empty(len(shift_taps), np.float32)
+    wx = np.empty(len(taps), np.float32)
+    wy = np.empty(len(taps), np.float32)
+    for i in range(len(psf)):
+        if use[i]:
+            _pad_shifted(psf[i], phase[i], shift_table, shift_taps, shift_weights, rows, padded)
+            out_noise_scale[i] = _resample_psf(
+                padded, affine[i], phase[i], table, taps, wx, wy, field, out_psf[i]
+            )
