@@ -1,0 +1,7 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Definitions of the subcommands; what they do is imported when they run."""
+
+__all__ = ("simulate_tno_survey",)
+
+from .commands import simulate_tno_survey
