@@ -1,0 +1,155 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The networks one can choose from, and what each is fed."""
+
+from __future__ import annotations
+
+__all__ = ("Architecture", "Conv3dArchitecture", "Conv3dConfig", "Shape", "architectures")
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lsst.pex.config import Config, Field, FieldValidationError, ListField, makeRegistry, registerConfigurable
+
+from .inputs import PIXEL_COLUMNS, significance
+
+if TYPE_CHECKING:
+    import torch
+
+type Shape = tuple[int, int, int]
+"""Number of images, height and width of a sequence."""
+
+architectures = makeRegistry("Architectures of networks, by name.")
+"""Registry of the subclasses of `Architecture`."""
+
+
+class Architecture(ABC):
+    """A kind of network: how to build one, and what it is fed.
+
+    To add one, subclass this, decorate the class with
+    ``@registerConfigurable("name", architectures)``, and import torch only in
+    `build`.
+
+    Parameters
+    ----------
+    config
+        Hyperparameters, an instance of `ConfigClass`.
+    """
+
+    ConfigClass: ClassVar[type[Config]] = Config
+
+    columns: ClassVar[tuple[str, ...]]
+    """Columns of an image sequence table that `encode` needs."""
+
+    inputs: ClassVar[Mapping[str, str]]
+    """Letters of the axes of each input after the first, which is that of the
+    sequences: ``t`` images, and ``hw`` at the end for an image. `augment` goes
+    by them.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    @abstractmethod
+    def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return what the network is fed.
+
+        Parameters
+        ----------
+        columns
+            Arrays of the columns in `columns`, ``(n, ...)``.
+
+        Returns
+        -------
+        arrays : `dict` [`str`, `numpy.ndarray`]
+            Finite float32 arrays ``(n, ...)``, one for each of `inputs`.
+        """
+
+    @abstractmethod
+    def describe_normalisation(self) -> dict[str, Any]:
+        """Return what `encode` does to the pixels, as JSON data."""
+
+    @abstractmethod
+    def build(self, shape: Shape) -> torch.nn.Module:
+        """Return a new network.
+
+        Parameters
+        ----------
+        shape
+            Shape of the sequences.
+
+        Returns
+        -------
+        network : `torch.nn.Module`
+            Network that takes a `dict` of tensors, as `encode` returns
+            arrays, and returns logits ``(n,)``.
+        """
+
+
+class Conv3dConfig(Config):
+    """Hyperparameters of `Conv3dArchitecture`."""
+
+    filters = ListField[int](
+        doc="Number of filters of each convolution.", default=[16, 32, 64, 128, 256, 512], minLength=1
+    )
+    dense_units = Field[int](doc="Number of neurons of the dense layer.", default=128)
+    dropout = Field[float](
+        doc="Fraction of the inputs of the dense layer and of the last neuron that training drops.",
+        default=0.3,
+    )
+    softening = Field[float](
+        doc="Significance of a pixel up to which it is fed about as it is; more is compressed (sigma).",
+        default=5.0,
+    )
+
+    def validate(self) -> None:
+        """Check the fields."""
+        super().validate()
+        if min(self.filters) < 1:
+            raise FieldValidationError(
+                type(self).filters, self, f"filters must be positive, not {list(self.filters)}."
+            )
+        if self.dense_units < 1:
+            raise FieldValidationError(type(self).dense_units, self, "dense_units must be at least 1.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise FieldValidationError(type(self).dropout, self, "dropout must be in [0, 1).")
+        if not self.softening > 0.0:
+            raise FieldValidationError(type(self).softening, self, "softening must be positive.")
+
+
+@registerConfigurable("conv3d", architectures)
+class Conv3dArchitecture(Architecture):
+    """3D convolutions over time and both axes of the images, fed with the
+    significance of the pixels as one channel.
+    """
+
+    ConfigClass = Conv3dConfig
+    columns = PIXEL_COLUMNS
+    inputs: ClassVar[Mapping[str, str]] = {"significance": "thw"}
+
+    config: Conv3dConfig
+
+    def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the compressed significance of the pixels."""
+        return {"significance": significance(columns, self.config.softening)}
+
+    def describe_normalisation(self) -> dict[str, Any]:
+        """Return what `encode` does to the pixels."""
+        return {
+            "significance": "softening * arcsinh(image / sqrt(variance) / softening); 0 where unusable",
+            "softening": self.config.softening,
+        }
+
+    def build(self, shape: Shape) -> torch.nn.Module:
+        """Return a new network."""
+        from .conv3d import Conv3dNetwork
+
+        return Conv3dNetwork(
+            shape=shape,
+            filters=list(self.config.filters),
+            dense_units=self.config.dense_units,
+            dropout=self.config.dropout,
+        )

@@ -1,0 +1,290 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Trained networks, and the tables that keep them.
+
+A table has one row a tensor; the description stands as JSON in the metadata of
+its schema.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "Classifier",
+    "ClassifierError",
+    "ShapeMismatchError",
+    "classifier_from_table",
+    "classifier_to_table",
+    "describe_classifier",
+)
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from lsst.pex.config import FieldValidationError
+
+from .architectures import Architecture, Shape, architectures
+from .compute import compute_logits, resolve_device
+from .inputs import has_usable_pixels
+
+METADATA_KEY = b"tno_classifier"
+
+FORMAT_VERSION = 1
+
+SIZES = ("n_times", "height", "width")
+"""Keys of the input shape."""
+
+DTYPES = ("float32", "int64")
+"""dtypes that tensors may have."""
+
+SCHEMA = pa.schema(
+    [
+        ("name", pa.string()),
+        ("dtype", pa.string()),
+        # Parquet calls the values of a list so.
+        ("shape", pa.list_(pa.field("element", pa.int64()))),
+        ("data", pa.large_binary()),
+    ]
+)
+
+
+class ClassifierError(ValueError):
+    """A table does not hold a classifier that this package can use."""
+
+
+class ShapeMismatchError(ValueError):
+    """A classifier was not made for sequences of this shape."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A trained network."""
+
+    architecture: Architecture
+    """What the network is fed."""
+
+    network: nn.Module
+    """The network."""
+
+    description: dict[str, Any]
+    """JSON data on what the classifier is and what it was made of."""
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the sequences that it takes (`tuple` of `int`)."""
+        n_times, height, width = (self.description["input_shape"][key] for key in SIZES)
+        return n_times, height, width
+
+    def compute_logits(
+        self, columns: Mapping[str, np.ndarray], *, batch_size: int = 32, device: str = "auto"
+    ) -> np.ndarray:
+        """Return the logits of sequences.
+
+        Parameters
+        ----------
+        columns
+            Arrays of the columns that the architecture names and of
+            `PIXEL_COLUMNS`, ``(n, ...)``.
+        batch_size
+            Number of sequences at a time.
+        device
+            ``auto``, ``cpu`` or ``cuda``.
+
+        Returns
+        -------
+        logits : `numpy.ndarray`
+            Logits, float32 ``(n,)``; minus infinity for a sequence without any
+            usable pixel, in which there is nothing to find.
+
+        Raises
+        ------
+        ShapeMismatchError
+            Raised if the classifier was not made for such sequences.
+        ClassifierError
+            Raised if the network gives something that is not a number.
+        """
+        shape = columns["image"].shape[1:]
+        if shape != self.shape:
+            raise ShapeMismatchError(
+                f"The sequences have (n_times, height, width) = {shape}, the classifier was made for "
+                f"{self.shape}. Train one on sequences of this shape."
+            )
+        torch_device = resolve_device(device)
+        usable = np.flatnonzero(has_usable_pixels(columns))
+        batches = self._encode(columns, usable, batch_size)
+        logits = np.full(len(columns["image"]), -np.inf, dtype=np.float32)
+        logits[usable] = compute_logits(self.network.to(torch_device), batches, torch_device)
+        if np.any(np.isnan(logits)):
+            raise ClassifierError(
+                f"The classifier gives NaN for {np.count_nonzero(np.isnan(logits))} sequences. Its weights "
+                "are unusable: train it again."
+            )
+        return logits
+
+    def _encode(
+        self, columns: Mapping[str, np.ndarray], rows: np.ndarray, batch_size: int
+    ) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            yield self.architecture.encode({name: columns[name][batch] for name in self.architecture.columns})
+
+
+def describe_classifier(
+    name: str,
+    architecture: Architecture,
+    shape: Shape,
+    *,
+    training: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the description of a classifier, as JSON data.
+
+    Parameters
+    ----------
+    name
+        Name of the architecture in the registry.
+    architecture
+        The architecture.
+    shape
+        Shape of the sequences that it takes.
+    training
+        How it was trained, and on what.
+    metrics
+        How well it does.
+    """
+    return {
+        "format_version": FORMAT_VERSION,
+        "architecture": {"name": name, "config": architecture.config.toDict()},
+        "input_shape": dict(zip(SIZES, shape, strict=True)),
+        "inputs": dict(architecture.inputs),
+        "normalisation": architecture.describe_normalisation(),
+        "training": dict(training),
+        "calibration": None,
+        "metrics": dict(metrics),
+    }
+
+
+def classifier_to_table(classifier: Classifier) -> pa.Table:
+    """Return the table that keeps a classifier.
+
+    Parameters
+    ----------
+    classifier
+        The classifier. Equal ones give equal tables.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous().numpy()
+        for name, tensor in classifier.network.state_dict().items()
+    }
+    description = json.dumps(classifier.description, sort_keys=True, allow_nan=False)
+    return pa.Table.from_pydict(
+        {
+            "name": list(tensors),
+            "dtype": [str(array.dtype) for array in tensors.values()],
+            "shape": [list(array.shape) for array in tensors.values()],
+            "data": [_to_bytes(array) for array in tensors.values()],
+        },
+        schema=SCHEMA.with_metadata({METADATA_KEY: description.encode()}),
+    )
+
+
+def classifier_from_table(table: pa.Table) -> Classifier:
+    """Return the classifier that a table keeps.
+
+    Parameters
+    ----------
+    table
+        Table of `classifier_to_table`.
+
+    Raises
+    ------
+    ClassifierError
+        Raised if the table holds no classifier, one of another version, or not
+        all of it.
+    """
+    description = _read_description(table)
+    architecture, shape = _read_architecture(description)
+    network = architecture.build(shape)
+    found = {row["name"]: row for row in table.to_pylist()}
+    expected = network.state_dict()
+    if missing := [name for name in expected if name not in found]:
+        raise ClassifierError(f"The classifier is truncated: the tensors {missing} are missing.")
+    if unexpected := [name for name in found if name not in expected]:
+        raise ClassifierError(
+            f"The tensors {unexpected} do not belong to the architecture "
+            f"{description['architecture']['name']!r}."
+        )
+    tensors = {name: _read_tensor(found[name], tuple(tensor.shape)) for name, tensor in expected.items()}
+    network.load_state_dict(tensors)
+    network.eval()
+    return Classifier(architecture, network, description)
+
+
+def _to_bytes(array: np.ndarray) -> bytes:
+    if str(array.dtype) not in DTYPES:
+        raise TypeError(f"Tensors of dtype {array.dtype} are not supported, only {DTYPES}.")
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+
+
+def _read_description(table: pa.Table) -> dict[str, Any]:
+    content = (table.schema.metadata or {}).get(METADATA_KEY)
+    if content is None or table.schema.names != SCHEMA.names:
+        raise ClassifierError(
+            f"The table holds no classifier of meas_tno: it has the columns {table.schema.names}, and "
+            f"{'no' if content is None else 'a'} description."
+        )
+    try:
+        description = json.loads(content)
+    except ValueError as error:
+        raise ClassifierError(f"The description of the classifier is not JSON: {error}.") from error
+    version = description.get("format_version")
+    if version != FORMAT_VERSION:
+        raise ClassifierError(
+            f"The classifier has format version {version}, this version of meas_tno reads {FORMAT_VERSION}. "
+            "Use the version of meas_tno that it was trained with, or train it again."
+        )
+    return description
+
+
+def _read_architecture(description: Mapping[str, Any]) -> tuple[Architecture, Shape]:
+    try:
+        name = description["architecture"]["name"]
+        fields = description["architecture"]["config"]
+        n_times, height, width = (description["input_shape"][key] for key in SIZES)
+    except (KeyError, TypeError) as error:
+        raise ClassifierError(f"The description of the classifier lacks {error}.") from error
+    if name not in architectures:
+        raise ClassifierError(
+            f"The classifier has the architecture {name!r}, which is not among {sorted(architectures)}. "
+            "Import the module that defines it."
+        )
+    config = architectures[name].ConfigClass()
+    try:
+        config.update(**fields)
+    except (KeyError, FieldValidationError) as error:
+        raise ClassifierError(
+            f"The description of the classifier does not fit the architecture {name!r}: {error}"
+        ) from error
+    return architectures[name](config), (n_times, height, width)
+
+
+def _read_tensor(row: Mapping[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
+    name = row["name"]
+    if row["dtype"] not in DTYPES:
+        raise ClassifierError(f"Tensor {name!r} has dtype {row['dtype']!r}, not one of {DTYPES}.")
+    if tuple(row["shape"]) != shape:
+        raise ClassifierError(f"Tensor {name!r} has shape {tuple(row['shape'])}, not {shape}.")
+    dtype = np.dtype(row["dtype"]).newbyteorder("<")
+    n_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    if len(row["data"]) != n_bytes:
+        raise ClassifierError(
+            f"The classifier is truncated: tensor {name!r} has {len(row['data'])} bytes, not {n_bytes}."
+        )
+    array = np.frombuffer(row["data"], dtype=dtype).astype(dtype.newbyteorder("="))
+    return torch.from_numpy(array.reshape(shape))

@@ -1,0 +1,127 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What networks are fed: arrays made out of the columns of image sequences,
+and the symmetries that training makes use of.
+"""
+
+from __future__ import annotations
+
+__all__ = ("PIXEL_COLUMNS", "augment", "has_usable_pixels", "significance")
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .._sequences import UNUSABLE
+
+PIXEL_COLUMNS = ("image", "variance", "mask")
+"""Columns that `significance` and `has_usable_pixels` need."""
+
+
+def significance(columns: Mapping[str, np.ndarray], softening: float) -> np.ndarray:
+    """Return the compressed significance of each pixel.
+
+    Parameters
+    ----------
+    columns
+        Arrays of `PIXEL_COLUMNS`, ``(n, n_times, height, width)``.
+    softening
+        Significance s up to which the compression is about linear.
+
+    Returns
+    -------
+    significance : `numpy.ndarray`
+        ``s * arcsinh(image / sqrt(variance) / s)``, float32
+        ``(n, n_times, height, width)``; 0, the mean of pure noise, where the
+        mask, the image or the variance says that a pixel is unusable, and in
+        padding.
+
+    Notes
+    -----
+    The compression keeps the few pixels of stars and cosmic rays, a thousand
+    times the noise, from dominating the batch normalisation: at s = 5 they
+    come out at 30, while an object of S/N 15 in a sequence, below 1 in each of
+    its pixels, stays what it is.
+
+    ``noise_scale`` is not applied. It is about the correlation of neighbouring
+    pixels, by which a matched filter's noise is more than the variance of
+    single pixels says. The network sees the correlated pixels themselves, and
+    ``image / sqrt(variance)`` has unit variance with the variance as it is.
+    """
+    values, usable = _pixel_significance(columns)
+    compressed = np.float32(softening) * np.arcsinh(values / np.float32(softening))
+    return np.where(usable, compressed, np.float32(0.0))
+
+
+def has_usable_pixels(columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Tell which sequences have at least one usable pixel.
+
+    Parameters
+    ----------
+    columns
+        Arrays of `PIXEL_COLUMNS`, ``(n, n_times, height, width)``.
+
+    Returns
+    -------
+    has_usable : `numpy.ndarray`
+        Bool, ``(n,)``.
+    """
+    _, usable = _pixel_significance(columns)
+    return np.any(usable, axis=(1, 2, 3))
+
+
+def augment(
+    arrays: Mapping[str, np.ndarray],
+    axes: Mapping[str, str],
+    n_valid: np.ndarray,
+    rng: np.random.Generator,
+) -> None:
+    """Replace sequences by equally likely ones, in place.
+
+    Each is flipped and turned by a multiple of 90 deg (of 180 deg if it is not
+    square) at random, and runs backwards in time or not: the sky has no
+    preferred direction, and the reverse of a drift is a drift.
+
+    Parameters
+    ----------
+    arrays
+        Inputs of the network, arrays with one row a sequence.
+    axes
+        Letters of each input's axes after the first, as in
+        `Architecture.inputs`.
+    n_valid
+        Number of images of each sequence, ``(n,)``. Only these change their
+        order: the padding stays at the end.
+    rng
+        Source of randomness.
+    """
+    quarter_turns = rng.integers(4, size=len(n_valid))
+    flips, reversals = rng.integers(2, size=(2, len(n_valid))).astype(bool)
+    for name, array in arrays.items():
+        is_image = axes[name].endswith("hw")
+        if is_image and array.shape[-1] != array.shape[-2]:
+            turns = quarter_turns // 2 * 2
+        else:
+            turns = quarter_turns
+        for row in range(len(n_valid)):
+            values = array[row]
+            if is_image:
+                values = np.rot90(values, turns[row], axes=(-2, -1))
+                values = values[..., ::-1] if flips[row] else values
+            if reversals[row] and axes[name].startswith("t"):
+                n_images = n_valid[row]
+                values = np.concatenate([values[:n_images][::-1], values[n_images:]])
+            array[row] = values.copy()
+
+
+def _pixel_significance(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    variance = columns["variance"]
+    usable = ((columns["mask"] & UNUSABLE) == 0) & np.isfinite(variance) & (variance > 0)
+    values = np.zeros(variance.shape, dtype=np.float32)
+    # A tiny variance overflows; its pixel is then one of those that are not
+    # finite.
+    with np.errstate(over="ignore"):
+        np.divide(columns["image"], np.sqrt(variance, where=usable, out=values), out=values, where=usable)
+    usable &= np.isfinite(values)
+    values[~usable] = 0.0
+    return values, usable

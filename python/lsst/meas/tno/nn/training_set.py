@@ -1,0 +1,337 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a network is trained on: selection and reading of injected sequences.
+
+Tables are read one at a time, and what the network is fed waits on disk, so
+that the memory needed does not grow with the number of tables.
+"""
+
+from __future__ import annotations
+
+__all__ = ("ArrayStore", "TrainingSet", "TrainingSetError", "read_training_set", "split_of_orbits")
+
+import collections
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+
+from lsst.daf.butler import DataCoordinate, DeferredDatasetHandle
+from lsst.pipe.base import InMemoryDatasetHandle
+from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
+
+from ..geometry import pixel_area
+from ..positions import SPLITS, split_of_hash, straddles_split
+from .architectures import Architecture, Shape
+from .inputs import PIXEL_COLUMNS, has_usable_pixels
+
+type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
+
+LABEL_COLUMNS = ("split", "ra", "dec", "htm", "valid", "pixel_to_sky", "injected", "source_orbit", "snr")
+"""Columns that say whether, and as what, a sequence takes part."""
+
+
+class TrainingSetError(ValueError):
+    """A network cannot be trained on these sequences."""
+
+
+class ArrayStore:
+    """Arrays of float32 with one row a sequence, in files.
+
+    Parameters
+    ----------
+    directory
+        Empty directory for the files.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Append rows.
+
+        Parameters
+        ----------
+        arrays
+            Rows to append to the array of each name.
+        """
+        for name, array in arrays.items():
+            self._shapes.setdefault(name, array.shape[1:])
+            with open(self._directory / name, "ab") as stream:
+                stream.write(np.ascontiguousarray(array, dtype=np.float32).data)
+
+    def load(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return copies of rows.
+
+        Parameters
+        ----------
+        rows
+            Indices of the rows.
+        """
+        arrays = {}
+        for name, shape in self._shapes.items():
+            stored = np.memmap(self._directory / name, dtype=np.float32, mode="r").reshape(-1, *shape)
+            arrays[name] = stored[rows]
+        return arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSet:
+    """Sequences of all splits that take part in a training."""
+
+    store: ArrayStore
+    """What the network is fed, one row a sequence."""
+
+    shape: Shape
+    """Shape of the sequences."""
+
+    split: np.ndarray
+    """Index of each sequence's split in `SPLITS`, uint8 ``(n,)``."""
+
+    injected: np.ndarray
+    """Whether each sequence holds an object, bool ``(n,)``."""
+
+    snr: np.ndarray
+    """S/N of the objects, ``(n,)``."""
+
+    n_valid: np.ndarray
+    """Number of images of each sequence, ``(n,)``."""
+
+    sources: list[dict[str, Any]]
+    """Data ID, content hash and number of sequences used of each table."""
+
+    counts: dict[str, int]
+    """Number of sequences used in each split and left out for each reason."""
+
+    def rows(self, split: str) -> np.ndarray:
+        """Return the indices of the sequences of a split.
+
+        Parameters
+        ----------
+        split
+            One of `SPLITS`.
+        """
+        return np.flatnonzero(self.split == SPLITS.index(split))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """One table, of which only the labels have been read."""
+
+    handle: Handle
+    data_id: dict[str, Any]
+    labels: Table
+    """Columns split, injected, snr and n_valid of all of its sequences."""
+
+    keep: np.ndarray
+    digest: Any
+
+
+def read_training_set(
+    handles: Iterable[Handle], architecture: Architecture, store: ArrayStore, log: LsstLogAdapter
+) -> TrainingSet:
+    """Read the sequences that a network is trained on.
+
+    Parameters
+    ----------
+    handles
+        Handles of tables of injected image sequences. Their order does not
+        matter.
+    architecture
+        Architecture of the network.
+    store
+        Empty store that takes what the network is fed.
+    log
+        Logger.
+
+    Returns
+    -------
+    training_set : `TrainingSet`
+        The sequences.
+
+    Raises
+    ------
+    TrainingSetError
+        Raised if the tables do not fit together, or lack what a training
+        needs. Nothing but the labels has been read then.
+
+    Notes
+    -----
+    Left out of training and validation are sequences whose window reaches
+    into trixels of another split. Left out of all splits are injected
+    sequences whose ``source_orbit`` belongs to another split than their
+    position, and sequences without any usable pixel.
+    """
+    ordered = sorted(handles, key=lambda handle: sorted(_data_id_of(handle).items()))
+    shape = _common_shape(ordered)
+    counts: collections.Counter[str] = collections.Counter()
+    sources = [_read_labels(handle, shape, counts) for handle in ordered]
+    _check_labels([source.labels[source.keep] for source in sources])
+    progress = PeriodicLogger(log)
+    kept = []
+    for i, source in enumerate(sources):
+        kept.append(_read_pixels(source, architecture, store, counts))
+        progress.log("Read %d of %d tables of sequences.", i + 1, len(sources))
+    _check_labels(kept)
+    records = [
+        {"data_id": source.data_id, "sha256": source.digest.hexdigest(), "n_used": len(labels)}
+        for source, labels in zip(sources, kept, strict=True)
+    ]
+    return _assemble(kept, store, shape, records, counts)
+
+
+def split_of_orbits(source_orbit: np.ndarray) -> np.ndarray:
+    """Return the split that orbits belong to, by a hash of their name.
+
+    Parameters
+    ----------
+    source_orbit
+        Names of the orbits.
+
+    Returns
+    -------
+    split : `numpy.ndarray`
+        Indices in `SPLITS`, uint8.
+    """
+    names, inverse = np.unique(np.asarray(source_orbit, dtype=str), return_inverse=True)
+    keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in names]
+    return split_of_hash(np.array(keys, dtype=np.uint64))[inverse]
+
+
+def _data_id_of(handle: Handle) -> dict[str, Any]:
+    data_id = handle.dataId
+    return dict(data_id.required if isinstance(data_id, DataCoordinate) else data_id)
+
+
+def _common_shape(handles: Sequence[Handle]) -> Shape:
+    if not handles:
+        raise TrainingSetError(
+            "There are no tables of injected sequences to train on. Are the collections with them among the "
+            "inputs?"
+        )
+    first: Shape | None = None
+    for handle in handles:
+        columns = handle.get(component="schema").schema
+        missing = [name for name in (*LABEL_COLUMNS, *PIXEL_COLUMNS) if name not in columns.colnames]
+        if missing:
+            raise TrainingSetError(
+                f"The table of sequences of {_data_id_of(handle)} lacks the columns {missing}. A classifier "
+                "is trained on injected sequences."
+            )
+        shape = columns["image"].shape[1:]
+        if first is None:
+            first = shape
+        elif shape != first:
+            raise TrainingSetError(
+                f"The sequences of {_data_id_of(handle)} have (n_times, height, width) = {shape}, those of "
+                f"{_data_id_of(handles[0])} {first}. Train on collections that were made with one "
+                "configuration."
+            )
+    assert first is not None
+    return first
+
+
+def _read_labels(handle: Handle, shape: Shape, counts: collections.Counter[str]) -> _Source:
+    table = handle.get(parameters={"columns": list(LABEL_COLUMNS)})
+    columns = {name: np.asarray(table[name]) for name in LABEL_COLUMNS}
+    split, orbit = columns["split"], columns["source_orbit"].astype(str)
+    straddles = (split < SPLITS.index("test")) & _straddles(columns, shape)
+    other_orbit = (orbit != "") & (split_of_orbits(orbit) != split)
+    counts["left_out_straddling_splits"] += int(np.count_nonzero(straddles))
+    counts["left_out_orbit_of_other_split"] += int(np.count_nonzero(other_orbit & ~straddles))
+    digest = hashlib.sha256()
+    _update_digest(digest, columns)
+    labels = Table({name: columns[name] for name in ("split", "injected", "snr")})
+    labels["n_valid"] = columns["valid"].sum(axis=1)
+    return _Source(handle, _data_id_of(handle), labels, ~(straddles | other_orbit), digest)
+
+
+def _straddles(columns: Mapping[str, np.ndarray], shape: Shape) -> np.ndarray:
+    areas = pixel_area(columns["pixel_to_sky"])
+    if not np.any(np.isfinite(areas)):
+        return np.zeros(len(areas), dtype=bool)
+    size = float(np.sqrt(np.nanmax(areas))) * max(shape[1:])
+    return straddles_split(columns["ra"], columns["dec"], columns["htm"], size)
+
+
+def _read_pixels(
+    source: _Source, architecture: Architecture, store: ArrayStore, counts: collections.Counter[str]
+) -> Table:
+    names = list(dict.fromkeys((*PIXEL_COLUMNS, *architecture.columns)))
+    table = source.handle.get(parameters={"columns": names})
+    columns = {name: np.asarray(table[name]) for name in names}
+    _update_digest(source.digest, columns)
+    usable = has_usable_pixels(columns)
+    counts["left_out_without_usable_pixels"] += int(np.count_nonzero(source.keep & ~usable))
+    used = source.keep & usable
+    store.append(architecture.encode({name: column[used] for name, column in columns.items()}))
+    return source.labels[used]
+
+
+def _update_digest(digest: Any, columns: Mapping[str, np.ndarray]) -> None:
+    for name, column in columns.items():
+        if column.dtype.kind == "U":
+            # The width of a text column depends on the other rows' values.
+            content: Any = "\0".join(column).encode()
+        else:
+            content = np.ascontiguousarray(column).data
+        digest.update(f"{name} {column.dtype.kind} {column.shape} ".encode())
+        digest.update(content)
+
+
+def _check_labels(tables: Sequence[Table]) -> None:
+    split = _gather(tables, "split")
+    injected = _gather(tables, "injected")
+    numbers = {
+        name: (
+            int(np.count_nonzero((split == i) & injected)),
+            int(np.count_nonzero((split == i) & ~injected)),
+        )
+        for i, name in enumerate(SPLITS)
+    }
+    found = "Usable sequences: " + ", ".join(
+        f"{with_object} with and {without} without an object in {name}"
+        for name, (with_object, without) in numbers.items()
+    )
+    advice = "Use more positions or patches: the splits are areas of sky of an HTM trixel each."
+    if sum(numbers["training"]) == 0:
+        raise TrainingSetError(f"There are no sequences to train on. {found}. {advice}")
+    if 0 in numbers["training"]:
+        raise TrainingSetError(
+            f"All sequences to train on are of one class. {found}. Inject objects in some of the sequences, "
+            "not in all."
+        )
+    if sum(numbers["validation"]) == 0:
+        raise TrainingSetError(f"There are no sequences to validate on. {found}. {advice}")
+
+
+def _assemble(
+    kept: Sequence[Table],
+    store: ArrayStore,
+    shape: Shape,
+    records: list[dict[str, Any]],
+    counts: collections.Counter[str],
+) -> TrainingSet:
+    split, injected = _gather(kept, "split"), _gather(kept, "injected")
+    for i, name in enumerate(SPLITS):
+        counts[f"n_{name}_injected"] = int(np.count_nonzero((split == i) & injected))
+        counts[f"n_{name}_clean"] = int(np.count_nonzero((split == i) & ~injected))
+    return TrainingSet(
+        store=store,
+        shape=shape,
+        split=split,
+        injected=injected,
+        snr=_gather(kept, "snr"),
+        n_valid=_gather(kept, "n_valid"),
+        sources=records,
+        counts=dict(counts),
+    )
+
+
+def _gather(tables: Sequence[Table], name: str) -> np.ndarray:
+    return np.concatenate([np.asarray(table[name]) for table in tables])

@@ -1,0 +1,165 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from nn_builders import as_handle, moving_sequences, small_architecture
+
+from lsst.meas.tno import ImageSequences
+from lsst.meas.tno._schema import TRAINING_HISTORY_COLUMNS, validate_table
+from lsst.meas.tno.nn import TrainingConfig
+from lsst.meas.tno.nn.compute import reproducible, resolve_device
+from lsst.meas.tno.nn.metrics import roc_area
+from lsst.meas.tno.nn.training import Trainer, _balance, _split_evenly, history_table
+from lsst.meas.tno.nn.training_set import ArrayStore, read_training_set
+from lsst.pex.config import FieldValidationError
+from lsst.utils.logging import getLogger
+
+LOG = getLogger("test")
+
+
+def make_trainer(directory: Path, sequences: ImageSequences, **fields: Any) -> Trainer:
+    config = TrainingConfig()
+    config.update(**{"device": "cpu", "max_epochs": 4, **fields})
+    config.validate()
+    directory.mkdir(exist_ok=True)
+    architecture = small_architecture()
+    training_set = read_training_set([as_handle(sequences)], architecture, ArrayStore(directory), LOG)
+    return Trainer(architecture, training_set, config, LOG)
+
+
+def train(directory: Path, sequences: ImageSequences, **fields: Any) -> Trainer:
+    with reproducible(n_threads=1, seed=fields.get("seed", 0)):
+        trainer = make_trainer(directory, sequences, **fields)
+        trainer.run()
+    return trainer
+
+
+def state_bytes(trainer: Trainer) -> bytes:
+    return b"".join(tensor.contiguous().numpy().tobytes() for tensor in trainer.network.state_dict().values())
+
+
+def test_easy_objects_are_learned(tmp_path: Path) -> None:
+    trainer = train(tmp_path, moving_sequences(0, 600, snr=20.0), max_epochs=8, learning_rate=3e-3)
+    rows = trainer._data.rows("test")
+    assert len(rows) > 50
+    assert roc_area(trainer.compute_logits("test"), trainer._data.injected[rows]) > 0.9
+
+
+def test_unbalanced_classes_are_learned(tmp_path: Path) -> None:
+    sequences = moving_sequences(0, 1000, snr=20.0)
+    keep = sequences.injection.injected | (np.arange(1000) % 10 == 0)
+    trainer = train(tmp_path, sequences[keep], max_epochs=8, learning_rate=3e-3)
+    logits, injected = trainer.compute_logits("test"), trainer._data.injected[trainer._data.rows("test")]
+    # Without weights both classes would come out above the threshold.
+    assert np.median(logits[~injected]) < 0 < np.median(logits[injected])
+
+
+def test_equal_seeds_give_equal_bytes(tmp_path: Path) -> None:
+    sequences = moving_sequences(0, 120)
+    one = train(tmp_path / "one", sequences, max_epochs=2)
+    torch.manual_seed(99)
+    other = train(tmp_path / "other", sequences, max_epochs=2)
+    third = train(tmp_path / "third", sequences, max_epochs=2, seed=1)
+    assert state_bytes(one) == state_bytes(other)
+    assert state_bytes(one) != state_bytes(third)
+
+
+def test_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.5, 0.2, 0.4, 0.2, 0.3, 0.1])
+    states = []
+
+    def fake_epoch(self: Trainer, number: int) -> Any:
+        epoch = original(self, number)
+        states.append(state_bytes(self))
+        object.__setattr__(epoch, "validation_loss", next(losses))
+        return epoch
+
+    original = Trainer._run_epoch
+    monkeypatch.setattr(Trainer, "_run_epoch", fake_epoch)
+    trainer = train(tmp_path, moving_sequences(0, 60), max_epochs=10, patience=3, learning_rate_patience=2)
+    # The first of equals is kept, and three epochs without a smaller one end
+    # the training before the sixth.
+    assert len(states) == len(trainer.history) == 5
+    assert trainer.best_epoch == 1
+    assert state_bytes(trainer) == states[1] != states[4]
+    rates = [epoch.learning_rate for epoch in trainer.history]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 1e-3, 3e-4])
+
+
+def test_validation_loss_is_that_of_the_kept_weights(tmp_path: Path) -> None:
+    trainer = train(tmp_path, moving_sequences(0, 100))
+    rows = trainer._data.rows("validation")
+    injected = trainer._data.injected[rows]
+    logits = trainer.compute_logits("validation").astype(float)
+    weight = _balance(trainer._data.injected[trainer._data.rows("training")])[injected.astype(int)]
+    loss = np.mean(weight * np.logaddexp(0.0, np.where(injected, -logits, logits)))
+    assert trainer.history[trainer.best_epoch].validation_loss == pytest.approx(loss, rel=1e-6)
+
+
+def test_history_has_its_schema(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        trainer = train(tmp_path, moving_sequences(0, 60), max_epochs=3)
+    table = history_table(trainer.history)
+    validate_table(table, TRAINING_HISTORY_COLUMNS)
+    assert table["epoch"].tolist() == [0, 1, 2]
+    assert sum("validation loss" in message for message in caplog.messages) == 3
+
+
+def test_loss_that_is_not_finite(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        train(tmp_path, moving_sequences(0, 60), learning_rate=1e30)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 31, 32, 33, 63, 64, 100])
+def test_no_batch_of_one(n: int) -> None:
+    batches = _split_evenly(np.arange(n), 32)
+    assert np.concatenate([[], *batches]).tolist() == list(range(n))
+    if n >= 2:
+        assert min(map(len, batches)) >= min(n, 32)
+        assert max(map(len, batches)) < 64
+
+
+def test_state_of_torch_is_put_back() -> None:
+    before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
+    with reproducible(n_threads=before[0] + 1, seed=5):
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.get_num_threads() == before[0] + 1
+        torch.rand(1)
+    assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == before[:2]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def test_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto").type == "cpu"
+    with pytest.raises(RuntimeError, match="no GPU"):
+        resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("batch_size", 1),
+        ("max_epochs", 0),
+        ("patience", 0),
+        ("learning_rate", 0.0),
+        ("learning_rate", float("nan")),
+        ("learning_rate_patience", 0),
+        ("learning_rate_factor", 1.0),
+        ("weight_decay", -0.1),
+        ("n_threads", 0),
+        ("seed", -1),
+    ],
+)
+def test_impossible_configuration(name: str, value: float) -> None:
+    config = TrainingConfig()
+    setattr(config, name, value)
+    with pytest.raises(FieldValidationError, match=name):
+        config.validate()
