@@ -157,9 +157,7 @@ def make_detector(visit: int) -> Detector:
     """Return a detector, which images cannot be written without."""
     config = SimulateSurveyConfig()
     camera = make_camera(config)
-    return camera.make_detector(
-        camera.detectors[0], dataclasses.replace(plan_visits(config)[0], id=visit)
-    )
+    return camera.make_detector(camera.detectors[0], dataclasses.replace(plan_visits(config)[0], id=visit))
 
 
 def region_about(ra: float, dec: float, size: float) -> ConvexPolygon:

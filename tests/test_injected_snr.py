@@ -38,7 +38,9 @@ def _native_sequences(rng):
     sequences.psf[:] = psf / psf.sum(axis=(2, 3), keepdims=True)
     angle = rng.uniform(0, 2 * np.pi, shape)
     parity = np.where(rng.uniform(size=shape) < 0.5, -1, 1)
-    linear = 0.2 * np.array([[np.cos(angle), -np.sin(angle)], [parity * np.sin(angle), parity * np.cos(angle)]])
+    linear = 0.2 * np.array(
+        [[np.cos(angle), -np.sin(angle)], [parity * np.sin(angle), parity * np.cos(angle)]]
+    )
     sequences.pixel_to_sky[..., :2] = np.moveaxis(linear, (0, 1), (2, 3))
     middle = (SIZE - 1) / 2 + rng.uniform(-0.5, 0.5, (*shape, 2))
     sequences.pixel_to_sky[..., 2] = -np.einsum("...ij,...j", sequences.pixel_to_sky[..., :2], middle)

@@ -106,5 +106,11 @@ def test_schema_names_missing_and_unexpected_columns(sequences):
 
 
 def test_usable_leaves_out_what_is_masked(sequences):
-    sequences.mask[0, 0, 0, :5] = [MaskBit.NO_DATA, MaskBit.BAD, MaskBit.SATURATED, MaskBit.DETECTED, MaskBit.INJECTED]
+    sequences.mask[0, 0, 0, :5] = [
+        MaskBit.NO_DATA,
+        MaskBit.BAD,
+        MaskBit.SATURATED,
+        MaskBit.DETECTED,
+        MaskBit.INJECTED,
+    ]
     assert sequences.usable[0, 0, 0, :6].tolist() == [False, False, False, True, True, True]

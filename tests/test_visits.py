@@ -10,7 +10,7 @@ from builders import PLANES, VisitBuilder, read_real
 
 from lsst.images import Mask, MaskSchema
 from lsst.meas.tno import BANDS, MaskBit
-from lsst.meas.tno.cutouts import cutout_origins, normalize_psf, read_cutouts
+from lsst.meas.tno.cutouts import cutout_origins, normalize_psf, read_cutouts, read_psfs
 from lsst.meas.tno.geometry import apply_affine, gnomonic
 from lsst.meas.tno.visits import VisitError, open_visit
 from lsst.pipe.base import InMemoryDatasetHandle
@@ -143,7 +143,13 @@ def test_what_is_off_the_image_is_no_data(image):
 
 
 def test_mask_planes_become_our_bits(image):
-    for plane, row in (("BAD", 40), ("SATURATED", 41), ("DETECTED", 42), ("NO_DATA", 43), ("INTERPOLATED", 44)):
+    for plane, row in (
+        ("BAD", 40),
+        ("SATURATED", 41),
+        ("DETECTED", 42),
+        ("NO_DATA", 43),
+        ("INTERPOLATED", 44),
+    ):
         where = np.zeros((100, 100), dtype=bool)
         where[row] = True
         image.mask.set(plane, where)
@@ -152,7 +158,16 @@ def test_mask_planes_become_our_bits(image):
     cutouts = _read(image, 50.0, 43.0)
     rows = cutouts.mask[0, 6:14, 10]
     no_data = MaskBit.NO_DATA
-    assert rows.tolist() == [MaskBit.BAD, MaskBit.SATURATED, MaskBit.DETECTED, no_data, 0, no_data, no_data, 0]
+    assert rows.tolist() == [
+        MaskBit.BAD,
+        MaskBit.SATURATED,
+        MaskBit.DETECTED,
+        no_data,
+        0,
+        no_data,
+        no_data,
+        0,
+    ]
     with_interpolated = _read(image, 50.0, 43.0, bad_planes=("BAD", "INTERPOLATED", "UNHEARD_OF"))
     assert with_interpolated.mask[0, 10, 10] == MaskBit.BAD
 
@@ -207,3 +222,19 @@ def test_positions_far_away_are_not_on_the_image():
     x, y = metadata.sky_to_pixel(ra + offsets, np.full(1001, dec[0]))
     near = np.abs(offsets) < 0.2
     assert np.all(np.isnan(x[~near]) | (np.abs(x[~near] - 2000) > 2000) | (np.abs(y[~near] - 2000) > 2000))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_interpolated_psfs_equal_the_real_model(name):
+    image = read_real(name)
+    x, y = np.random.default_rng(5).uniform(0, 4000, (2, 400))
+    bbox = image.detector.bbox
+    with open_visit(_handle(image)) as visit:
+        many = read_psfs(visit, bbox, x, y, 25)
+        few = read_psfs(visit, bbox, x[:5], y[:5], 25)
+        direct = np.array([normalize_psf(visit.psf_kernel(*at), 25) for at in zip(x, y, strict=True)])
+    np.testing.assert_array_equal(few, direct[:5])
+    # The pixels' root mean square difference, against the PSF's own.
+    error = np.sqrt(np.sum((many - direct) ** 2, axis=(1, 2)) / np.sum(direct**2, axis=(1, 2)))
+    assert error.max() < 2e-3
+    np.testing.assert_allclose(many.sum(axis=(1, 2)), 1.0, atol=1e-12)

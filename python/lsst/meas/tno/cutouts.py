@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-__all__ = ("Cutouts", "cutout_origins", "normalize_psf", "read_cutouts")
+__all__ = ("Cutouts", "cutout_origins", "normalize_psf", "read_cutouts", "read_psfs")
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from typing import Self
 
@@ -20,6 +21,11 @@ from .visits import Block, OpenVisit, VisitMetadata
 SPAN_GAP = 64
 """Rows between two cutouts that are read rather than skipped, because opening
 another span costs as much as decompressing them.
+"""
+
+PSF_SPACING = 256
+"""Largest distance between the points at which a PSF model is evaluated,
+pixels. PSF models are polynomials of low order over a detector of thousands.
 """
 
 DROPPED_PSF_FLUX = 0.05
@@ -119,13 +125,55 @@ def read_cutouts(
     """
     cutouts = Cutouts.full(len(x), size, psf_size)
     x0, y0 = cutout_origins(x, size), cutout_origins(y, size)
-    for index in range(len(x)):
-        cutouts.psf[index] = normalize_psf(visit.psf_kernel(x[index], y[index]), psf_size)
+    cutouts.psf[:] = read_psfs(visit, metadata.bbox, x, y, psf_size)
     for bbox, indices in _row_spans(y0, size, metadata.bbox):
         block = visit.read_pixels(bbox, bad_planes)
         for index in indices:
             _cut(block, cutouts, index, x0[index], y0[index])
     return cutouts
+
+
+def read_psfs(visit: OpenVisit, bbox: Box, x: np.ndarray, y: np.ndarray, size: int) -> np.ndarray:
+    """Return the PSF at some positions.
+
+    The model is evaluated at the corners of a grid of cells, those that are
+    needed, and interpolated linearly in between; or, where these are more
+    than the positions, at each position.
+
+    Parameters
+    ----------
+    visit
+        Visit image.
+    bbox
+        Box of its pixels.
+    x, y
+        Positions, ``(n,)``, pixels of the detector.
+    size
+        Width and height of the PSF images, odd, pixels.
+
+    Returns
+    -------
+    psf : `numpy.ndarray`
+        PSF images of sum 1, ``(n, size, size)``.
+    """
+    nodes_x, column, weight_x = _cells(x, bbox.x.start, bbox.x.stop - 1)
+    nodes_y, row, weight_y = _cells(y, bbox.y.start, bbox.y.stop - 1)
+    corners = [
+        ((row + dy) * len(nodes_x) + column + dx, abs(1 - dy - weight_y) * abs(1 - dx - weight_x))
+        for dy in (0, 1)
+        for dx in (0, 1)
+    ]
+    needed = np.unique(np.concatenate([node for node, _ in corners]))
+    if len(needed) >= len(x):
+        kernels = [visit.psf_kernel(*position) for position in zip(x, y, strict=True)]
+        return np.array([normalize_psf(kernel, size) for kernel in kernels])
+    at_nodes = np.array(
+        [
+            normalize_psf(visit.psf_kernel(nodes_x[node % len(nodes_x)], nodes_y[node // len(nodes_x)]), size)
+            for node in needed
+        ]
+    )
+    return sum(weight[:, None, None] * at_nodes[np.searchsorted(needed, node)] for node, weight in corners)
 
 
 def normalize_psf(kernel: np.ndarray, size: int) -> np.ndarray:
@@ -157,6 +205,17 @@ def normalize_psf(kernel: np.ndarray, size: int) -> np.ndarray:
     if kept < 1 - DROPPED_PSF_FLUX:
         raise ValueError(f"{size} pixels hold only {kept:.3f} of the PSF's flux; raise psf_size")
     return psf / psf.sum()
+
+
+def _cells(position: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the borders of equal cells between two pixels, the cell of each
+    position, and how far in it the position is.
+    """
+    n_cells = max(1, math.ceil((last - first) / PSF_SPACING))
+    nodes = np.linspace(first, last, n_cells + 1)
+    within = np.clip((position - first) / max(last - first, 1), 0.0, 1.0) * n_cells
+    cell = np.minimum(within.astype(np.int64), n_cells - 1)
+    return nodes, cell, within - cell
 
 
 def _row_spans(y0: np.ndarray, size: int, bbox: Box) -> Iterator[tuple[Box, np.ndarray]]:

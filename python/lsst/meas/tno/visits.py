@@ -217,20 +217,11 @@ def open_visit(handle: VisitHandle) -> Iterator[OpenVisit]:
             yield _AfwVisit(handle)
         else:
             with open_archive(handle.butler.getURI(handle.ref), cls=VisitImage, partial=True) as reader:
-                yield _ImagesVisit(reader.get_component, _subimage_reader(reader))
+                yield _ImagesVisit(
+                    reader.get_component, lambda bbox: reader.get_component("masked_image", bbox=bbox)
+                )
     except READ_ERRORS as error:
         raise VisitError(f"{handle.dataId}: {type(error).__name__}: {error}") from error
-
-
-def _subimage_reader(reader: Any) -> Callable[[Box], MaskedImage | VisitImage]:
-    """Return a function that reads the pixels of a box of a file.
-
-    The masked image alone is cheaper to read than a whole `VisitImage`, but
-    only the latter can be calibrated.
-    """
-    if reader.get_component("unit") == u.nJy:
-        return lambda bbox: reader.get_component("masked_image", bbox=bbox)
-    return lambda bbox: reader.read(bbox=bbox)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,12 +245,10 @@ class _ImagesVisit(OpenVisit):
     component
         Function that returns a component by name.
     subimage
-        Function that returns the pixels of a box, in any unit.
+        Function that returns the pixels of a box, calibrated or not.
     """
 
-    def __init__(
-        self, component: Callable[[str], Any], subimage: Callable[[Box], MaskedImage | VisitImage]
-    ) -> None:
+    def __init__(self, component: Callable[[str], Any], subimage: Callable[[Box], MaskedImage]) -> None:
         self._component = component
         self._subimage = subimage
 
@@ -282,10 +271,19 @@ class _ImagesVisit(OpenVisit):
 
     def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
         pixels = self._subimage(bbox)
-        if pixels.unit != u.nJy:
-            pixels = pixels.convert_unit(u.nJy, copy="as-needed")
         planes = ((name, pixels.mask.get(name)) for name in pixels.mask.schema.names)
-        return _make_block(bbox, pixels.image.array, pixels.variance.array, planes, bad_planes)
+        scale = self._njy_per_unit(bbox, pixels.unit)
+        image, variance = pixels.image.array * scale, pixels.variance.array * scale**2
+        return _make_block(bbox, image, variance, planes, bad_planes)
+
+    def _njy_per_unit(self, bbox: Box, unit: u.UnitBase) -> np.ndarray | np.float32:
+        """Return what the pixels of a box have to be multiplied by."""
+        if unit.is_equivalent(u.nJy):
+            return np.float32(unit.to(u.nJy))
+        scaling = self._component("photometric_scaling")
+        if scaling is None:
+            raise ValueError(f"its pixels are in {unit}, and it has no photometric scaling to nJy")
+        return scaling.render(bbox, dtype=np.float32).array * np.float32((unit * scaling.unit).to(u.nJy))
 
     def psf_kernel(self, x: float, y: float) -> np.ndarray:
         return self._psf.compute_kernel_image(x=float(x), y=float(y)).array

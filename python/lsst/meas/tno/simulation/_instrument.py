@@ -78,14 +78,20 @@ class TnoSimCam(Instrument):
         registry
             Registry to insert into.
         update
-            Update records that differ?
+            Whether to update records that differ.
         """
         with registry.transaction():
             for record in self._records(registry.dimensions):
                 registry.syncDimensionData(record.definition.name, record, update=update)
 
     def getRawFormatter(self, dataId: DataId) -> NoReturn:
-        """Raise, because there are no raw images."""
+        """Raise, because there are no raw images.
+
+        Parameters
+        ----------
+        dataId
+            Data ID of a raw image.
+        """
         raise NotImplementedError(f"{INSTRUMENT} has no raw images; a survey begins with visit images.")
 
     def _records(self, universe: DimensionUniverse) -> list[DimensionRecord]:

@@ -52,11 +52,22 @@ class MovingObjects(Protocol):
     def __len__(self) -> int: ...
 
     def positions(self, mjd: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ICRS positions at a TAI MJD, deg."""
+        """Return the ICRS positions, deg.
+
+        Parameters
+        ----------
+        mjd
+            TAI MJD.
+        """
 
     def rates(self, mjd: float) -> tuple[np.ndarray, np.ndarray]:
-        """Return the rates at a TAI MJD, arcsec/hour, and the position angles
-        of the motion, deg east of north.
+        """Return the rates, arcsec/hour, and the position angles of the
+        motion, deg east of north.
+
+        Parameters
+        ----------
+        mjd
+            TAI MJD.
         """
 
 
@@ -166,13 +177,35 @@ def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> StraightT
 
 
 def fluxes(objects: MovingObjects, band: str) -> np.ndarray:
-    """Return the fluxes of objects in a band, nJy."""
+    """Return the fluxes of objects in a band, nJy.
+
+    Parameters
+    ----------
+    objects
+        The objects.
+    band
+        The band.
+    """
     return ab_mag_to_njy(band_magnitude(objects.mag, objects.color, band))
 
 
 def trail_times(objects: MovingObjects, visit: Visit, pixel_scale: float) -> np.ndarray:
     """Return the times at which to draw the objects in an exposure, so that
     none moves by more than a quarter of a pixel from one to the next.
+
+    Parameters
+    ----------
+    objects
+        The objects.
+    visit
+        The visit.
+    pixel_scale
+        Size of a pixel, arcsec.
+
+    Returns
+    -------
+    mjd : `numpy.ndarray`
+        Times, TAI MJD, of mean mid-exposure.
     """
     if len(objects) == 0:
         return np.empty(0)

@@ -111,7 +111,13 @@ class Visit:
 
 
 def physical_filter(band: str) -> str:
-    """Return the name of the camera's filter for a band."""
+    """Return the name of the camera's filter for a band.
+
+    Parameters
+    ----------
+    band
+        The band.
+    """
     return f"{band}_sim"
 
 

@@ -206,7 +206,20 @@ def _draw_objects(
 def sky_to_pixel(
     projection: SkyProjection[DetectorFrame], ra: np.ndarray, dec: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the pixel positions of sky positions in degrees."""
+    """Return the pixel positions of sky positions.
+
+    Parameters
+    ----------
+    projection
+        Map of the pixels to the sky.
+    ra, dec
+        ICRS positions, deg.
+
+    Returns
+    -------
+    x, y : `numpy.ndarray`
+        Positions, pixels; empty if there are none.
+    """
     if len(ra) == 0:
         return np.empty(0), np.empty(0)
     x, y = projection.sky_to_pixel(SkyCoord(ra, dec, unit="deg"))

@@ -71,7 +71,7 @@ def band_magnitude(mag: np.ndarray, color: np.ndarray | float, band: str) -> np.
     mag
         AB magnitudes in r.
     color
-        g - r, mag.
+        Their g - r, mag.
     band
         The band.
     """

@@ -102,7 +102,9 @@ def simulate_survey(
     config
         Configuration of the survey.
     n_processes
-        Number of processes to draw in. The images do not depend on it.
+        Number of processes to draw in. The images do not depend on it. With
+        more than one, a script must guard its own work with
+        ``if __name__ == "__main__"``, because the processes import it.
     progress
         Called with the number of visits done and their total.
 

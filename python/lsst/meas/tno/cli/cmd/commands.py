@@ -37,7 +37,7 @@ Example, a survey of 24 visits in one band:
     show_default=True,
     help="Number of processes to draw images in; the images do not depend on it.",
 )
-def simulate_tno_survey(**kwargs: Any) -> None:
+def simulate_tno_survey(**kwargs: Any) -> None:  # numpydoc ignore=PR01
     """Simulate a small survey of one field into a butler repository.
 
     It has visit images and difference images of one scene of stars and
