@@ -63,7 +63,7 @@ def reproducible(*, n_threads: int, seed: int = 0) -> Iterator[None]:
         torch.manual_seed(seed)
         torch.set_num_threads(n_threads)
         torch.use_deterministic_algorithms(True)
-        # That takes half of the time, and nothing here reads such memory.
+        # Filling takes time, and nothing here reads such memory.
         memory.fill_uninitialized_memory = False
         try:
             yield

@@ -17,6 +17,7 @@ import torch
 from astropy.table import Column, Table
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
 from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
 
@@ -146,6 +147,7 @@ class Trainer:
         start = time.monotonic()
         learning_rate = self._optimizer.param_groups[0]["lr"]
         training_loss = self._train(number)
+        self._settle_batch_norm()
         logits = self.compute_logits("validation")
         injected = self._data.injected[self._data.rows("validation")]
         loss = float(self._loss(torch.from_numpy(logits).double(), injected))
@@ -173,6 +175,18 @@ class Trainer:
             total += loss * len(batch)
             progress.log("Epoch %d: step %d of %d.", number, i + 1, len(batches))
         return total / len(rows)
+
+    def _settle_batch_norm(self) -> None:
+        """Compute the statistics of batch normalisation with the weights at
+        the end of the epoch.
+
+        The running averages hold those of the last few batches and of weights
+        that have changed since; a few bright stars in them can ruin the
+        logits (Wu & Johnson 2021, arXiv:2105.07576, section 3).
+        """
+        rows = self._rng.permutation(self._data.rows("training"))[: self._config.batch_norm_sequences]
+        batches = _split_evenly(rows, self._config.batch_size)
+        update_bn((to_tensors(self._data.store.load(batch), self.device) for batch in batches), self.network)
 
     def _step(self, rows: np.ndarray) -> float:
         arrays = self._data.store.load(rows)

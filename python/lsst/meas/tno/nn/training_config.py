@@ -28,6 +28,11 @@ class TrainingConfig(Config):
     weight_decay = Field[float](
         doc="Decay of the weights, in units of the learning rate a step (AdamW).", default=0.01
     )
+    batch_norm_sequences = Field[int](
+        doc="Number of training sequences that the statistics of batch normalisation are computed from "
+        "after each epoch.",
+        default=2048,
+    )
     augmentation = Field[bool](
         doc="Whether to flip, rotate by multiples of 90 deg and reverse in time each training sequence at "
         "random, anew in every epoch.",
@@ -49,6 +54,7 @@ class TrainingConfig(Config):
         super().validate()
         for name, smallest in (
             ("batch_size", 2),
+            ("batch_norm_sequences", 2),
             ("max_epochs", 1),
             ("patience", 1),
             ("learning_rate_patience", 1),
