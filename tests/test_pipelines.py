@@ -82,10 +82,11 @@ def test_parameters_reach_the_tasks():
     for key, value in {
         "inputImage": "difference_image",
         "inputStorageClass": "DifferenceImage",
-        "nTimes": 20,
-        "cutoutSize": 60,
-        "warpSize": 21,
-        "pixelScale": 0.25,
+        # The command line gives numbers as text.
+        "nTimes": "20",
+        "cutoutSize": "60",
+        "warpSize": "21",
+        "pixelScale": "0.25",
     }.items():
         pipeline.addConfigOverride("parameters", key, value)
     tasks = pipeline.to_graph().tasks

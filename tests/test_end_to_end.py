@@ -1,0 +1,213 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole run as users do it: a repository, `pipetask run`, `butler.get`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsst.daf.butler import Butler, DatasetRef, DatasetType, Quantum
+from lsst.meas.tno import SCHEMAS, ImageSequences, validate_table
+from lsst.meas.tno.nn.classifier import classifier_from_table
+from lsst.meas.tno.simulation import SimulateSurveyConfig, simulate_survey
+from lsst.meas.tno.tasks import ExtractCutoutsConfig, ExtractCutoutsTask
+from lsst.pipe.base.testUtils import assertValidOutput, runTestQuantum
+
+pytestmark = pytest.mark.slow
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+INPUT = "TnoSim/defaults"
+N_VISITS = 12
+PATCH = {"skymap": "tno_sim", "tract": 0, "patch": 0}
+OPTIONS = {
+    "parameters": {"nTimes": N_VISITS, "cutoutSize": 28},
+    # 40 arcsec of sky have all three splits only in small trixels.
+    "extractCutouts": {"n_positions": 100, "htm_level": 15},
+    "trainClassifier": {
+        "training.max_epochs": 2,
+        "architecture.active.filters": [4, 4, 4, 4, 4, 4],
+        "architecture.active.dense_units": 8,
+    },
+}
+
+
+def _pipetask(repo, output, *arguments, pipeline="Tno.yaml", labels=tuple(OPTIONS), check=True):
+    command = [str(Path(sys.executable).parent / "pipetask"), "--long-log", "run", "-b", str(repo)]
+    command += ["-i", INPUT, "-o", output, "-p", str(PIPELINES / pipeline), "--register-dataset-types"]
+    for label in labels:
+        for key, value in OPTIONS[label].items():
+            command += ["-c", f"{label}:{key}={value}"]
+    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    assert not check or result.returncode == 0, result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def survey(tmp_path_factory):
+    config = SimulateSurveyConfig()
+    config.n_visits, config.visit_interval, config.bands = N_VISITS, 160.0, ["r"]
+    config.n_detectors_y = config.n_patches_x = config.n_patches_y = 1
+    config.detector_width = config.detector_height = 260
+    config.dither_radius, config.tract_margin, config.n_objects = 2.0, 1.0, 1
+    config.make_difference_images = False
+    root = tmp_path_factory.mktemp("survey") / "repo"
+    simulate_survey(str(root), config)
+    return root
+
+
+@pytest.fixture(scope="module")
+def repo(survey):
+    """The repository after a run with one process, and one with two."""
+    _pipetask(survey, "u/test/one", "-j", "1")
+    _pipetask(survey, "u/test/two", "-j", "2")
+    return survey
+
+
+def _get(repo, name, collection="u/test/one"):
+    with Butler.from_config(str(repo), collections=collection) as butler:
+        return butler.get(butler.query_datasets(name)[0])
+
+
+@pytest.mark.parametrize("name", sorted(set(SCHEMAS) - {"tno_simulated_objects"}))
+def test_written_tables_have_their_schema(repo, name):
+    table = _get(repo, name)
+    validate_table(table, SCHEMAS[name])
+    if name.startswith(("tno_cutouts", "tno_sequences")):
+        ImageSequences.from_table(table).validate()
+
+
+def test_truth_of_the_survey_has_its_schema(survey):
+    validate_table(_get(survey, "tno_simulated_objects", INPUT), SCHEMAS["tno_simulated_objects"])
+
+
+def test_the_number_of_processes_does_not_matter(repo):
+    for name in SCHEMAS:
+        if name == "tno_simulated_objects":
+            continue
+        one, two = _get(repo, name, "u/test/one"), _get(repo, name, "u/test/two")
+        for column in set(one.colnames) - {"seconds"}:
+            assert np.asarray(one[column]).tobytes() == np.asarray(two[column]).tobytes(), (name, column)
+    one, two = (_get(repo, "tno_classifier", f"u/test/{run}") for run in ("one", "two"))
+    assert one.equals(two, check_metadata=True)
+    shape = classifier_from_table(one).description["input_shape"]
+    assert shape == {"n_times": N_VISITS, "height": 15, "width": 15}
+
+
+def test_scores_are_those_of_the_sequences(repo):
+    scores, sequences = _get(repo, "tno_scores_injected"), _get(repo, "tno_sequences_injected")
+    for column in ("sequence_id", "split", "ra", "dec", "htm", "injected", "snr", "object_id"):
+        np.testing.assert_array_equal(scores[column], sequences[column])
+    assert np.all(np.isfinite(scores["score"]))
+    assert 0.3 < np.mean(scores["injected"]) <= 0.5
+
+
+def test_a_rerun_does_no_work_again(repo):
+    before = {path: path.stat().st_mtime_ns for path in repo.rglob("*.parq")}
+    result = _pipetask(repo, "u/test/one", "--extend-run", "--skip-existing", check=False)
+    assert result.returncode == 1
+    assert "empty" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in repo.rglob("*.parq")} == before
+
+
+def test_tables_are_read_without_our_package(repo):
+    """What a user sees who has lsst-daf-butler only."""
+    code = """
+import json, sys
+sys.modules["lsst.meas.tno"] = None
+from lsst.daf.butler import Butler, DatasetRef, DatasetType, Quantum
+butler = Butler.from_config(sys.argv[1], collections="u/test/one")
+table = butler.get("tno_sequences_injected", skymap="tno_sim", tract=0, patch=0)
+print(json.dumps({name: [table[name].dtype.str, table[name].shape[1:], str(table[name].unit)]
+    for name in table.colnames}))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code, str(repo)], capture_output=True, text=True, check=True
+    ).stdout
+    columns = json.loads(output)
+    image, track = [N_VISITS, 15, 15], [N_VISITS]
+    expected = {
+        "tract": ["<i4", [], "None"],
+        "sequence_id": ["<i8", [], "None"],
+        "split": ["|u1", [], "None"],
+        "ra": ["<f8", [], "deg"],
+        "centre_dec": ["<f8", track, "deg"],
+        "valid": ["|b1", track, "None"],
+        "visit": ["<i8", track, "None"],
+        "detector": ["<i4", track, "None"],
+        "band": ["|u1", track, "None"],
+        "mjd": ["<f8", track, "d"],
+        "exposure_time": ["<f4", track, "s"],
+        "image": ["<f4", image, "nJy"],
+        "variance": ["<f4", image, "nJy2"],
+        "mask": ["|u1", image, "None"],
+        "psf": ["<f4", [N_VISITS, 25, 25], "None"],
+        "pixel_to_sky": ["<f8", [N_VISITS, 2, 3], "arcsec"],
+        "injected": ["|b1", [], "None"],
+        "distance": ["<f8", [], "AU"],
+        "mag": ["<f8", [], "mag"],
+        "rate": ["<f8", [], "arcsec / h"],
+        "position_angle": ["<f8", [], "deg"],
+        "inj_x": ["<f8", track, "pix"],
+        "inj_flux": ["<f8", track, "nJy"],
+    }
+    assert {name: columns[name] for name in expected} == expected
+    assert len(columns) == 33
+
+
+def test_bad_files_are_left_out_and_counted(survey, tmp_path):
+    repo = tmp_path / "repo"
+    shutil.copytree(survey, repo)
+    files = sorted((repo / "TnoSim").rglob("visit_image/**/*.fits"))
+    assert len(files) == N_VISITS
+    files[3].unlink()
+    with files[7].open("r+b") as file:
+        file.truncate(files[7].stat().st_size // 2)
+    result = _pipetask(
+        repo,
+        "u/test/bad",
+        *("-c", "extractCutouts:min_times=4"),
+        pipeline="BuildTrainingSet.yaml",
+        labels=("parameters", "extractCutouts"),
+    )
+    sequences = ImageSequences.from_table(_get(repo, "tno_sequences_injected", "u/test/bad"))
+    sequences.validate()
+    assert np.all(sequences.valid.sum(axis=1) <= N_VISITS - 2)
+    metadata = _get(repo, "extractCutouts_metadata", "u/test/bad")["extractCutouts"]
+    assert (metadata["n_visits"], metadata["n_visits_used"]) == (N_VISITS - 1, N_VISITS - 2)
+    assert metadata["n_visits_unreadable"] == 1
+    assert "No dataset artifact found" in result.stderr
+    assert "Left out a visit image" in result.stderr
+
+
+def test_extract_cutouts_quantum(survey):
+    config = ExtractCutoutsConfig()
+    config.n_positions, config.cutout_size, config.n_times, config.min_times = 3, 20, N_VISITS, 2
+    task = ExtractCutoutsTask(config=config)
+    with Butler.from_config(str(survey), collections=INPUT, run="u/test/quantum") as butler:
+        patch = butler.registry.expandDataId(PATCH)
+        dataset_type = DatasetType("tno_cutouts", patch.dimensions, "ArrowAstropy")
+        butler.registry.registerDatasetType(dataset_type)
+        refs = [
+            ref.expanded(butler.registry.expandDataId(ref.dataId))
+            for ref in butler.query_datasets("visit_image")
+        ]
+        output = DatasetRef(dataset_type, patch, run="u/test/quantum")
+        quantum = Quantum(
+            taskClass=ExtractCutoutsTask,
+            dataId=patch,
+            inputs={refs[0].datasetType: refs},
+            outputs={dataset_type: [output]},
+        )
+        runTestQuantum(task, butler, quantum, mockRun=False)
+        sequences = ImageSequences.from_table(butler.get(output))
+        handles = [butler.getDeferred(ref) for ref in refs]
+        result = task.run(handles, region=patch.region, tract=0, patch=0)
+    assertValidOutput(task, result)
+    np.testing.assert_array_equal(result.cutouts.image, sequences.image)
