@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import astropy.units as u
@@ -15,6 +16,7 @@ from astro_metadata_translator import ObservationInfo
 from astropy.time import Time, TimeDelta
 from astropy.wcs import WCS
 
+from lsst.daf.butler import Butler, DatasetType, Timespan
 from lsst.images import (
     Box,
     DetectorFrame,
@@ -128,6 +130,7 @@ def make_visit_image(
     sigma: float,
     band: str = "r",
     exposure_time: float = 30.0,
+    detector: Detector | None = None,
 ) -> VisitImage:
     """Return a visit image of blank sky with white noise of a sigma, nJy."""
     frame = projection.pixel_frame
@@ -147,7 +150,7 @@ def make_visit_image(
             exposure_time=exposure_time * u.s,
         ),
         psf=psf,
-        detector=make_detector(frame.visit),
+        detector=make_detector(frame.visit) if detector is None else detector,
         band=band,
     )
 
@@ -158,6 +161,53 @@ def make_detector(visit: int) -> Detector:
     config = SimulateSurveyConfig()
     camera = make_camera(config)
     return camera.make_detector(camera.detectors[0], dataclasses.replace(plan_visits(config)[0], id=visit))
+
+
+def make_repository(root: Path, images: Sequence[VisitImage], patch: ConvexPolygon) -> Butler:
+    """Make a repository of visit images, one visit each, in run ``images``,
+    and a skymap ``test`` of one patch.
+    """
+    butler = Butler.from_config(Butler.makeRepo(str(root)), writeable=True, run="images")
+    detector = {"instrument": INSTRUMENT, "id": 0, "full_name": "only"}
+    band = images[0].band
+    insert = butler.registry.insertDimensionData
+    insert("instrument", {"name": INSTRUMENT, "class_name": "lsst.pipe.base.Instrument"})
+    insert("detector", detector)
+    insert("physical_filter", {"instrument": INSTRUMENT, "name": band, "band": band})
+    insert("day_obs", {"instrument": INSTRUMENT, "id": 20251101})
+    insert("skymap", {"name": "test", "hash": b"test", "tract_max": 1, "patch_nx_max": 1, "patch_ny_max": 1})
+    insert("tract", {"skymap": "test", "id": 0, "region": patch})
+    row = {"skymap": "test", "tract": 0, "id": 0, "cell_x": 0, "cell_y": 0, "region": patch}
+    insert("patch", row)
+    butler.registry.registerDatasetType(
+        DatasetType(
+            "visit_image", ("instrument", "visit", "detector"), "VisitImage", universe=butler.dimensions
+        )
+    )
+    for index, image in enumerate(images):
+        _insert_visit(butler, 100 + index, image)
+        butler.put(image, "visit_image", instrument=INSTRUMENT, visit=100 + index, detector=0)
+    return butler
+
+
+def _insert_visit(butler: Butler, visit: int, image: VisitImage) -> None:
+    corners_x = np.array([image.bbox.x.start, image.bbox.x.stop, image.bbox.x.stop, image.bbox.x.start])
+    corners_y = np.array([image.bbox.y.start, image.bbox.y.start, image.bbox.y.stop, image.bbox.y.stop])
+    sky = image.sky_projection.pixel_to_sky(x=corners_x - 0.5, y=corners_y - 0.5)
+    vertices = [UnitVector3d(LonLat.fromDegrees(*at)) for at in zip(sky.ra.deg, sky.dec.deg, strict=True)]
+    region = ConvexPolygon.convexHull(vertices)
+    row = {
+        "instrument": INSTRUMENT,
+        "id": visit,
+        "name": str(visit),
+        "day_obs": 20251101,
+        "physical_filter": image.band,
+        "timespan": Timespan(image.obs_info.datetime_begin, image.obs_info.datetime_end),
+        "region": region,
+    }
+    butler.registry.insertDimensionData("visit", row)
+    region_row = {"instrument": INSTRUMENT, "visit": visit, "detector": 0, "region": region}
+    butler.registry.insertDimensionData("visit_detector_region", region_row)
 
 
 def region_about(ra: float, dec: float, size: float) -> ConvexPolygon:

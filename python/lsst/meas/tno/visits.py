@@ -13,7 +13,7 @@ __all__ = ("Block", "OpenVisit", "SkyMap", "VisitError", "VisitHandle", "VisitMe
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ import astropy.units as u
 import numpy as np
 from astropy.coordinates import SkyCoord
 
-from lsst.daf.butler import DeferredDatasetHandle
+from lsst.daf.butler import DataCoordinate, DeferredDatasetHandle
 from lsst.images import (
     Box,
     MaskedImage,
@@ -212,13 +212,17 @@ def open_visit(handle: VisitHandle) -> Iterator[OpenVisit]:
     try:
         if isinstance(handle, InMemoryDatasetHandle):
             visit_image = handle.get()
-            yield _ImagesVisit(lambda name: getattr(visit_image, name), visit_image.__getitem__)
+            yield _ImagesVisit(
+                handle.dataId, lambda name: getattr(visit_image, name), visit_image.__getitem__
+            )
         elif handle.ref.datasetType.storageClass_name.startswith("Exposure"):
             yield _AfwVisit(handle)
         else:
             with open_archive(handle.butler.getURI(handle.ref), cls=VisitImage, partial=True) as reader:
                 yield _ImagesVisit(
-                    reader.get_component, lambda bbox: reader.get_component("masked_image", bbox=bbox)
+                    handle.dataId,
+                    reader.get_component,
+                    lambda bbox: reader.get_component("masked_image", bbox=bbox),
                 )
     except READ_ERRORS as error:
         raise VisitError(f"{handle.dataId}: {type(error).__name__}: {error}") from error
@@ -242,13 +246,21 @@ class _ImagesVisit(OpenVisit):
 
     Parameters
     ----------
+    data_id
+        Data ID of the image.
     component
         Function that returns a component by name.
     subimage
         Function that returns the pixels of a box, calibrated or not.
     """
 
-    def __init__(self, component: Callable[[str], Any], subimage: Callable[[Box], MaskedImage]) -> None:
+    def __init__(
+        self,
+        data_id: Mapping[str, Any] | DataCoordinate,
+        component: Callable[[str], Any],
+        subimage: Callable[[Box], MaskedImage],
+    ) -> None:
+        self._data_id = data_id
         self._component = component
         self._subimage = subimage
 
@@ -260,8 +272,8 @@ class _ImagesVisit(OpenVisit):
         if begin is None or end is None:
             raise ValueError("it does not say when the exposure began and ended")
         return VisitMetadata(
-            visit=projection.pixel_frame.visit,
-            detector=projection.pixel_frame.detector,
+            visit=self._data_id["visit"],
+            detector=self._data_id["detector"],
             band=BANDS.index(self._component("band")),
             mjd=float((begin.tai + (end.tai - begin.tai) / 2).mjd),
             exposure_time=float(obs_info.exposure_time.to_value(u.s)),
