@@ -64,7 +64,7 @@ def survey(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def repo(survey):
-    """The repository after a run with one process, and one with two."""
+    """Run with one process, and with two."""
     _pipetask(survey, "u/test/one", "-j", "1")
     _pipetask(survey, "u/test/two", "-j", "2")
     return survey

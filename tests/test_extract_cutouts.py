@@ -104,7 +104,8 @@ def test_the_same_seed_gives_the_same_bytes(config, builder):
 def test_time_window_and_bands(config, builder):
     handles = builder.handles(N_VISITS)
     handles[2] = InMemoryDatasetHandle(builder.make(2, band="i"), visit=102, detector=0)
-    # The first exposure's middle is MJD 60980.1, 2 h 24 min; one comes every 41 s.
+    # The first exposure's middle is MJD 60980.1, 2 h 24 min; the next come
+    # every 41 s.
     config.time_begin = "2025-11-01T02:24:20"
     config.bands = ["r"]
     task, sequences = _run(config, handles)

@@ -19,7 +19,7 @@ from lsst.meas.tno.geometry import (
 
 @pytest.mark.parametrize("centre", [(53.1, -27.8), (0.01, 2.0), (200.0, 89.9)])
 def test_gnomonic_equals_astropy_tan(centre):
-    """wcslib's TAN projection is an independent implementation."""
+    """The TAN projection of wcslib is an independent implementation."""
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
     wcs.wcs.crval = centre

@@ -48,7 +48,7 @@ def _native_sequences(rng):
 
 
 def _shifted(psf, x, y, size):
-    """Move PSF images to positions by the phases of their Fourier transform."""
+    """Move PSF images by the phases of their Fourier transform."""
     n = 64
     padded = np.zeros((len(psf), n, n))
     padded[:, :25, :25] = psf

@@ -119,7 +119,7 @@ def test_injected_track_is_on_the_real_sky(real, cutouts):
 
 
 def _origins(real, cutouts, sequence):
-    """Return the detector pixel of each cutout's (0, 0), from the WCS alone."""
+    """Return the detector pixel of each cutout's (0, 0)."""
     offset = cutouts.pixel_to_sky[sequence, :, :, 2]
     ra, dec = inverse_gnomonic(offset[:, 0], offset[:, 1], cutouts.ra[sequence], cutouts.dec[sequence])
     from astropy.coordinates import SkyCoord

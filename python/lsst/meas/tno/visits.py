@@ -38,8 +38,8 @@ from .geometry import gnomonic
 type VisitHandle = DeferredDatasetHandle | InMemoryDatasetHandle
 
 READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
-"""What the readers of damaged files raise. Not `ImportError` and `MemoryError`,
-which are no fault of the file.
+"""What the readers of damaged files raise. Not `ImportError` and
+`MemoryError`, which are no fault of the file.
 """
 
 MAX_WCS_CLOSURE = 0.1
@@ -272,8 +272,8 @@ class _ImagesVisit(OpenVisit):
         if begin is None or end is None:
             raise ValueError("it does not say when the exposure began and ended")
         return VisitMetadata(
-            visit=self._data_id["visit"],
-            detector=self._data_id["detector"],
+            visit=int(self._data_id["visit"]),
+            detector=int(self._data_id["detector"]),
             band=BANDS.index(self._component("band")),
             mjd=float((begin.tai + (end.tai - begin.tai) / 2).mjd),
             exposure_time=float(obs_info.exposure_time.to_value(u.s)),
@@ -339,8 +339,8 @@ class _AfwVisit(OpenVisit):
 
         visit_info, bbox = self._component("visitInfo"), self._component("bbox")
         return VisitMetadata(
-            visit=self._handle.dataId["visit"],
-            detector=self._handle.dataId["detector"],
+            visit=int(self._handle.dataId["visit"]),
+            detector=int(self._handle.dataId["detector"]),
             band=BANDS.index(self._component("filter").bandLabel),
             mjd=visit_info.date.get(DateTime.MJD, DateTime.TAI),
             exposure_time=visit_info.exposureTime,

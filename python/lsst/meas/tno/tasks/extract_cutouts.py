@@ -202,7 +202,7 @@ class ExtractCutoutsTask(PipelineTask):
         inputRefs: InputQuantizedConnection,
         outputRefs: OutputQuantizedConnection,
     ) -> None:
-        data_id = butlerQC.quantum.dataId
+        data_id = outputRefs.cutouts.dataId
         outputs = self.run(
             butlerQC.get(inputRefs.visit_images),
             region=data_id.region,
@@ -337,8 +337,8 @@ class ExtractCutoutsTask(PipelineTask):
         for index, (_, metadata) in enumerate(visits):
             x[:, index], y[:, index] = metadata.sky_to_pixel(ra, dec)
             inside = metadata.contains(x[:, index], y[:, index])
-            origins = [cutout_origins(axis[inside, index], size) for axis in (x, y)]
-            covers[inside, index] = metadata.coverage(*origins, size) >= self.config.min_coverage
+            x0, y0 = (cutout_origins(axis[inside, index], size) for axis in (x, y))
+            covers[inside, index] = metadata.coverage(x0, y0, size) >= self.config.min_coverage
         return x, y, covers
 
     def _allocate(

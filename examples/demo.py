@@ -1,0 +1,188 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Search a small simulated survey, from visit images to scores.
+
+Runs the commands that a user would, prints each of them, and sums up what is
+in the repository afterwards. It takes about ten minutes on two cores::
+
+    python examples/demo.py [DIRECTORY]
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from astropy.table import Table, vstack
+
+from lsst.daf.butler import Butler
+from lsst.meas.tno import ImageSequences
+from lsst.meas.tno.nn.metrics import SNR_BINS, roc_area, select_snr
+from lsst.meas.tno.plotting import plot_sequence
+
+ROOT = Path(__file__).parents[1]
+MARKER = ".made-by-meas_tno-demo"
+"""File that tells a directory of an earlier demo from one of the user."""
+
+SKYMAP = "tno_sim"
+SURVEY = "TnoSim/defaults"
+TRAINING = "u/demo/training"
+SEARCH = "u/demo/search"
+SPLITS = ("training", "validation", "test")
+TEST = SPLITS.index("test")
+BRIGHT = "snr >= 8"
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the demo in a directory, and remove what an earlier one left."""
+    directory = Path(arguments[0] if arguments else "demo")
+    make_directory(directory)
+    repo = directory / "repo"
+    print(f"The commands below run with\n\n    export PATH={shlex.quote(executables())}:$PATH\n", flush=True)
+    seconds = {title: run(title, command) for title, command in commands(repo).items()}
+    with Butler.from_config(str(repo), collections=SEARCH) as butler:
+        injected = read_all(butler, "tno_scores_injected")
+        print_summary(injected, read_all(butler, "tno_scores"))
+        picture = directory / "found.png"
+        plot_found(butler, injected, picture)
+    print_times(seconds)
+    print_where(repo, picture)
+
+
+def make_directory(directory: Path) -> None:
+    """Make an empty directory, in place of that of an earlier demo only."""
+    if directory.exists() and not (directory / MARKER).exists():
+        sys.exit(f"demo: {directory} was not made by this demo. Remove it, or name another directory.")
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(parents=True)
+    (directory / MARKER).touch()
+
+
+def executables() -> str:
+    """Return the folder of this Python's commands."""
+    return os.path.relpath(Path(sys.executable).parent)
+
+
+def commands(repo: Path) -> dict[str, list[str]]:
+    """Return the commands of the demo, by what they do."""
+    pipeline = os.path.relpath(ROOT / "pipelines" / "Tno.yaml")
+    pipetask = ["pipetask", "run", "-b", str(repo), "-j", "2", "--register-dataset-types"]
+    pipetask += ["-c", "parameters:inputImage=difference_image"]
+    pipetask += ["-c", "parameters:inputStorageClass=DifferenceImage"]
+    # Small cutouts are enough, and save time.
+    pipetask += ["-c", "parameters:cutoutSize=28", "-c", "extractCutouts:n_positions=400"]
+    # Training and test are told apart by trixels, of which so little sky has
+    # only a few unless they are small.
+    pipetask += ["-c", "extractCutouts:htm_level=13"]
+    training = ["-i", SURVEY, "-o", TRAINING, "-p", f"{pipeline}#training-set,train"]
+    search = ["-i", TRAINING, "-o", SEARCH, "-p", f"{pipeline}#search,efficiency"]
+    return {
+        "Simulate a survey": ["butler", "simulate-tno-survey", str(repo)],
+        "Inject objects and train a classifier": [
+            *(*pipetask, *training),
+            *("-c", "trainClassifier:training.n_threads=2"),
+            *("-c", "trainClassifier:training.max_epochs=10"),
+        ],
+        "Score the sky, and the injected objects": [
+            *(*pipetask, *search),
+            # Other positions than those of the training.
+            *("-c", "extractCutouts:seed=1"),
+        ],
+    }
+
+
+def run(title: str, command: Sequence[str]) -> float:
+    """Run a command, after printing it, and return how many seconds it took.
+
+    If it fails, the demo ends with its status.
+    """
+    print(f"=== {title}\n\n    {shlex.join(command)}\n", flush=True)
+    begin = time.monotonic()
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    status = subprocess.run(command, env=environment, check=False).returncode
+    seconds = time.monotonic() - begin
+    if status != 0:
+        print(f"demo: {command[0]} {command[1]} failed with status {status}, see above.", file=sys.stderr)
+        sys.exit(status if status > 0 else 1)
+    print(f"\n=== took {seconds:.0f} s\n", flush=True)
+    return seconds
+
+
+def read_all(butler: Butler, dataset_type: str) -> Table:
+    """Return the tables of all patches as one."""
+    refs = sorted(butler.query_datasets(dataset_type))
+    return vstack([butler.get(ref) for ref in refs], metadata_conflicts="silent")
+
+
+def print_summary(injected: Table, scores: Table) -> None:
+    """Print numbers of sequences, the ROC area and the best of the scores."""
+    print(f"Sequences with and without injected objects: {len(injected)}")
+    for index, split in enumerate(SPLITS):
+        is_object = injected["injected"][injected["split"] == index]
+        print(f"  {split:10} {len(is_object):6}, {is_object.sum()} of them with an object")
+    print_roc_areas(injected[injected["split"] == TEST])
+    best = scores[np.argmax(scores["logit"])]
+    print(f"Best of {len(scores)} sequences of the sky as it is: logit {best['logit']:.1f}")
+    print(f"  at RA {best['ra']:.5f}, Dec {best['dec']:.5f} deg, patch {best['patch']}")
+
+
+def print_roc_areas(test: Table) -> None:
+    """Print the area under the ROC curve of the test sequences."""
+    is_object, logit = np.asarray(test["injected"]), np.asarray(test["logit"])
+    n_clean = np.count_nonzero(~is_object)
+    for name in ("all", BRIGHT):
+        selected = select_snr(is_object, np.asarray(test["snr"]), SNR_BINS[name])
+        area = roc_area(logit[selected], is_object[selected])
+        n_objects = np.count_nonzero(is_object[selected])
+        print(f"Test ROC area, {name}: {area:.4f} ({n_objects} with and {n_clean} without an object)")
+
+
+def plot_found(butler: Butler, injected: Table, path: Path) -> None:
+    """Draw a typical one of the test objects that score above every test
+    sequence without an object.
+    """
+    test = injected[injected["split"] == TEST]
+    objects = test[test["injected"]]
+    found = objects[objects["logit"] > np.max(test["logit"][~test["injected"]], initial=-np.inf)]
+    if len(found) == 0:
+        found = objects[[int(np.argmax(objects["logit"]))]]
+    found.sort("snr")
+    shown = found[len(found) // 2]
+    data_id = {"skymap": SKYMAP, "tract": int(shown["tract"]), "patch": int(shown["patch"])}
+    table = butler.get("tno_sequences_injected", data_id)
+    sequences = ImageSequences.from_table(table[table["sequence_id"] == shown["sequence_id"]])
+    truth = sequences.injection
+    assert truth is not None, "the dataset has injection columns"
+    title = (
+        f"Injected object: r = {shown['mag']:.1f} mag, {shown['rate']:.1f} arcsec/hour, "
+        f"S/N {shown['snr']:.1f}; score {shown['score']:.4f}"
+    )
+    plot_sequence(sequences, 0, truth.inj_x[0], truth.inj_y[0], title=title).savefig(path, dpi=110)
+
+
+def print_times(seconds: dict[str, float]) -> None:
+    """Print how long each command took."""
+    print("Time:")
+    for title, value in seconds.items():
+        print(f"  {value:5.0f} s  {title}")
+    print(f"  {sum(seconds.values()):5.0f} s  in all")
+
+
+def print_where(repo: Path, picture: Path) -> None:
+    """Print where everything is, and how to read it."""
+    print(f"Picture of a found object: {picture}")
+    print(f"Repository: {repo}. Try:\n")
+    print("    from lsst.daf.butler import Butler")
+    print(f'    butler = Butler("{repo}", collections="{SEARCH}")')
+    print(f'    butler.get("tno_sequences_injected", skymap="{SKYMAP}", tract=0, patch=0)')
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
