@@ -24,6 +24,7 @@ from astropy.table import Table, vstack
 
 from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences
+from lsst.meas.tno.geometry import gnomonic
 from lsst.meas.tno.nn.metrics import SNR_BINS, roc_area, select_snr
 from lsst.meas.tno.plotting import plot_sequence
 
@@ -38,6 +39,9 @@ SEARCH = "u/demo/search"
 SPLITS = ("training", "validation", "test")
 TEST = SPLITS.index("test")
 BRIGHT = "snr >= 8"
+N_BEST = 5
+ALONE = 5.0
+"""Distance from objects of the simulation, arcsec."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -49,9 +53,10 @@ def main(arguments: Sequence[str]) -> None:
     seconds = {title: run(title, command) for title, command in commands(repo).items()}
     with Butler.from_config(str(repo), collections=SEARCH) as butler:
         injected = read_all(butler, "tno_scores_injected")
-        print_summary(injected, read_all(butler, "tno_scores"))
+        truth = butler.get("tno_simulated_objects")
+        print_summary(injected, read_all(butler, "tno_scores"), truth)
         picture = directory / "found.png"
-        plot_found(butler, injected, picture)
+        plot_found(butler, injected, truth, picture)
     print_times(seconds)
     print_where(repo, picture)
 
@@ -121,16 +126,20 @@ def read_all(butler: Butler, dataset_type: str) -> Table:
     return vstack([butler.get(ref) for ref in refs], metadata_conflicts="silent")
 
 
-def print_summary(injected: Table, scores: Table) -> None:
+def print_summary(injected: Table, scores: Table, truth: Table) -> None:
     """Print numbers of sequences, the ROC area and the best of the scores."""
     print(f"Sequences with and without injected objects: {len(injected)}")
     for index, split in enumerate(SPLITS):
         is_object = injected["injected"][injected["split"] == index]
         print(f"  {split:10} {len(is_object):6}, {is_object.sum()} of them with an object")
     print_roc_areas(injected[injected["split"] == TEST])
-    best = scores[np.argmax(scores["logit"])]
-    print(f"Best of {len(scores)} sequences of the sky as it is: logit {best['logit']:.1f}")
-    print(f"  at RA {best['ra']:.5f}, Dec {best['dec']:.5f} deg, patch {best['patch']}")
+    print(f"Best of {len(scores)} sequences of the sky as it is, in which no object was injected:")
+    best = scores[np.argsort(scores["logit"])[::-1][:N_BEST]]
+    for row, distance in zip(best, distances(best, truth), strict=True):
+        print(
+            f"  logit {row['logit']:5.1f} at RA {row['ra']:.5f}, Dec {row['dec']:.5f} deg; "
+            f"an object that the simulation moved through the images came within {distance:.1f} arcsec"
+        )
 
 
 def print_roc_areas(test: Table) -> None:
@@ -144,17 +153,27 @@ def print_roc_areas(test: Table) -> None:
         print(f"Test ROC area, {name}: {area:.4f} ({n_objects} with and {n_clean} without an object)")
 
 
-def plot_found(butler: Butler, injected: Table, path: Path) -> None:
-    """Draw a typical one of the test objects that score above every test
-    sequence without an object.
+def distances(table: Table, truth: Table) -> np.ndarray:
+    """Return how near each sequence's position the simulation put an object
+    at any time, arcsec.
+    """
+    pairs = (np.asarray(table[name])[:, None] for name in ("ra", "dec"))
+    xi, eta = gnomonic(np.asarray(truth["ra"]), np.asarray(truth["dec"]), *pairs)
+    return np.min(np.hypot(xi, eta), axis=1, initial=np.inf)
+
+
+def plot_found(butler: Butler, injected: Table, truth: Table, path: Path) -> None:
+    """Draw the one of highest S/N of the test objects that score above every
+    test sequence without an object.
     """
     test = injected[injected["split"] == TEST]
     objects = test[test["injected"]]
+    # Not one beside an object of the simulation, which would steal the show.
+    objects = objects[distances(objects, truth) > ALONE]
     found = objects[objects["logit"] > np.max(test["logit"][~test["injected"]], initial=-np.inf)]
     if len(found) == 0:
         found = objects[[int(np.argmax(objects["logit"]))]]
-    found.sort("snr")
-    shown = found[len(found) // 2]
+    shown = found[int(np.argmax(found["snr"]))]
     data_id = {"skymap": SKYMAP, "tract": int(shown["tract"]), "patch": int(shown["patch"])}
     table = butler.get("tno_sequences_injected", data_id)
     sequences = ImageSequences.from_table(table[table["sequence_id"] == shown["sequence_id"]])

@@ -8,15 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 
-import lsst.meas.tno.cli
 from lsst.daf.butler import Butler
 from lsst.meas.tno.cli import get_cli_subcommands
-from lsst.utils import doImport
 
 SMALL = (
     *("-c", "n_visits=2", "-c", "n_detectors_y=1", "-c", "detector_width=128", "-c", "detector_height=128"),
@@ -33,15 +29,6 @@ def test_help_shows_an_example() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
     assert "butler simulate-tno-survey REPO -c n_visits=24" in result.output
-
-
-def test_plugin_file_names_the_subcommands() -> None:
-    path = Path(lsst.meas.tno.cli.__file__).with_name("resources.yaml")
-    resources = yaml.safe_load(path.read_text())["cmd"]
-    assert set(resources["commands"]) == {command.name for command in get_cli_subcommands()}
-    for name in resources["commands"]:
-        command = doImport(f"{resources['import']}.{name.replace('-', '_')}")
-        assert isinstance(command, click.Command)
 
 
 def test_subcommands_import_nothing_heavy() -> None:

@@ -155,6 +155,20 @@ def resample_images(image, variance, mask, use, affine, table, taps, out_image, 
 
     What has no data keeps the value that it has in ``out_image`` and
     ``out_variance``, which is NaN, and gets the NO_DATA bit.
+
+    Parameters
+    ----------
+    image, variance, mask
+        Planes of the input images, ``(n, height, width)``.
+    use
+        Whether to resample each image, ``(n,)``.
+    affine
+        Maps from output to input pixels, ``(n, 2, 3)``.
+    table, taps
+        Weights of the kernel by sub-pixel phase, and an array of the length
+        of the kernel.
+    out_image, out_variance, out_mask
+        Planes to write to, ``(n, size, size)``.
     """
     wx = np.empty(len(taps), np.float32)
     wy = np.empty(len(taps), np.float32)
@@ -253,8 +267,24 @@ def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # ty
 def resample_psfs(psf, use, affine, phase, table, taps, shift_table, shift_taps, out_psf, out_noise_scale):  # type: ignore[no-untyped-def]
     """Resample the PSFs that are to be used, and find their noise scales.
 
-    ``phase`` is where the star stands, in input pixels from the centre of the
-    pixel that it falls in.
+    Parameters
+    ----------
+    psf
+        PSFs on input pixels, ``(n, size, size)``.
+    use
+        Whether to resample each PSF, ``(n,)``.
+    affine
+        Maps from output to input pixels, ``(n, 2, 3)``.
+    phase
+        Where the star stands, in input pixels from the centre of the pixel
+        that it falls in, ``(n, 2)``.
+    table, taps
+        Weights of the kernel by sub-pixel phase, and an array of the length
+        of the kernel.
+    shift_table, shift_taps
+        The same of the kernel that moves the PSF to its phase.
+    out_psf, out_noise_scale
+        Arrays to write to, ``(n, size, size)`` and ``(n,)``.
     """
     size = psf.shape[1]
     padded = np.empty((size + 4 * len(taps), size + 4 * len(taps)), np.float32)

@@ -55,11 +55,23 @@ class SkyMap(ABC):
 
     @abstractmethod
     def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixel positions of sky positions, deg."""
+        """Return the pixel positions of sky positions.
+
+        Parameters
+        ----------
+        ra, dec
+            Sky positions, deg.
+        """
 
     @abstractmethod
     def pixel_to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sky positions, deg, of pixel positions."""
+        """Return the sky positions, deg, of pixel positions.
+
+        Parameters
+        ----------
+        x, y
+            Pixel positions.
+        """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,10 +100,18 @@ class VisitMetadata:
     """Map between pixels and the sky (`SkyMap`)."""
 
     def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixel positions of sky positions, deg.
+        """Return the pixel positions of sky positions.
 
-        Positions so far off the image that the WCS folds them back on it are
-        NaN.
+        Parameters
+        ----------
+        ra, dec
+            Sky positions, deg.
+
+        Returns
+        -------
+        x, y : `numpy.ndarray`
+            Pixel positions; NaN so far off the image that the WCS folds them
+            back on it.
         """
         x, y = self.sky_map.sky_to_pixel(ra, dec)
         back_ra, back_dec = self.sky_map.pixel_to_sky(x, y)
@@ -100,7 +120,13 @@ class VisitMetadata:
         return np.where(folded, np.nan, x), np.where(folded, np.nan, y)
 
     def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Tell which pixel positions are on the image."""
+        """Tell which pixel positions are on the image.
+
+        Parameters
+        ----------
+        x, y
+            Pixel positions.
+        """
         inside_x = (x >= self.bbox.x.start - 0.5) & (x < self.bbox.x.stop - 0.5)
         return inside_x & (y >= self.bbox.y.start - 0.5) & (y < self.bbox.y.stop - 0.5)
 
@@ -184,8 +210,12 @@ class OpenVisit(ABC):
 
     @abstractmethod
     def psf_kernel(self, x: float, y: float) -> np.ndarray:
-        """Return the image of the PSF at a position, centred on its centre
-        pixel.
+        """Return the image of the PSF, centred on its centre pixel.
+
+        Parameters
+        ----------
+        x, y
+            Pixel position to evaluate it at.
         """
 
 

@@ -133,7 +133,13 @@ class Conv3dArchitecture(Architecture):
     config: Conv3dConfig
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the compressed significance of the pixels."""
+        """Return the compressed significance of the pixels.
+
+        Parameters
+        ----------
+        columns
+            Columns of image sequences.
+        """
         return {"significance": significance(columns, self.config.softening)}
 
     def describe_normalisation(self) -> dict[str, Any]:
@@ -144,7 +150,13 @@ class Conv3dArchitecture(Architecture):
         }
 
     def build(self, shape: Shape) -> torch.nn.Module:
-        """Return a new network."""
+        """Return a new network.
+
+        Parameters
+        ----------
+        shape
+            Shape of the sequences it is for.
+        """
         from .conv3d import Conv3dNetwork
 
         return Conv3dNetwork(

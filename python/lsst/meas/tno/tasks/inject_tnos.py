@@ -89,6 +89,11 @@ class InjectTnosTask(PipelineTask):
 
     Works on cutouts and on warps alike; on warps, whose pixels are not
     independent, the Poisson noise of the objects is an approximation.
+
+    Parameters
+    ----------
+    **kwargs
+        Arguments of `lsst.pipe.base.PipelineTask`.
     """
 
     ConfigClass: ClassVar = InjectTnosConfig
