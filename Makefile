@@ -18,7 +18,7 @@ $(VENV)/pyvenv.cfg: .python-version
 
 # Editable: other sources need no other installation.
 $(STAMP): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[bps,lint,test]'
+	$(PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[lint,test]'
 	@touch $@
 
 demo: install
@@ -36,4 +36,4 @@ lint: install
 
 clean:
 	rm -rf $(VENV) demo build dist python/*.egg-info .mypy_cache .pytest_cache .ruff_cache
-	find python tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find python tests examples -name __pycache__ -prune -exec rm -rf {} +

@@ -27,6 +27,7 @@ from lsst.meas.tno import ImageSequences
 from lsst.meas.tno.geometry import gnomonic
 from lsst.meas.tno.nn.metrics import SNR_BINS, roc_area, select_snr
 from lsst.meas.tno.plotting import plot_sequence
+from lsst.meas.tno.positions import SPLITS
 
 ROOT = Path(__file__).parents[1]
 MARKER = ".made-by-meas_tno-demo"
@@ -36,7 +37,6 @@ SKYMAP = "tno_sim"
 SURVEY = "TnoSim/defaults"
 TRAINING = "u/demo/training"
 SEARCH = "u/demo/search"
-SPLITS = ("training", "validation", "test")
 TEST = SPLITS.index("test")
 BRIGHT = "snr >= 8"
 N_BEST = 5

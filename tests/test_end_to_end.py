@@ -180,7 +180,7 @@ def test_bad_files_are_left_out_and_counted(survey, tmp_path):
     sequences.validate()
     assert np.all(sequences.valid.sum(axis=1) <= N_VISITS - 2)
     metadata = _get(repo, "extractCutouts_metadata", "u/test/bad")["extractCutouts"]
-    assert (metadata["n_visits"], metadata["n_visits_used"]) == (N_VISITS - 1, N_VISITS - 2)
+    assert (metadata["n_visits_given"], metadata["n_visits_used"]) == (N_VISITS - 1, N_VISITS - 2)
     assert metadata["n_visits_unreadable"] == 1
     assert "No dataset artifact found" in result.stderr
     assert "Left out a visit image" in result.stderr

@@ -58,7 +58,7 @@ def test_sequences_are_in_order_of_time_and_complete(config, builder):
     assert np.all(sequences.noise_scale[sequences.valid] == 1)
     np.testing.assert_array_equal(sequences.htm, htm_index(sequences.ra, sequences.dec, 12))
     np.testing.assert_array_equal(sequences.split, split_of_htm(sequences.htm))
-    assert task.metadata["n_visits_used"] == task.metadata["n_visits"] == N_VISITS
+    assert task.metadata["n_visits_used"] == task.metadata["n_visits_given"] == N_VISITS
 
 
 def test_dates_stay_with_their_pixels(config, builder):
@@ -153,8 +153,16 @@ def test_one_bad_visit_is_left_out_and_counted(config, builder, damage, caplog):
 
 def test_too_few_visits_are_no_work(config, builder):
     config.min_times = 3
-    with pytest.raises(NoWorkFound, match="2 of 2 visits"):
+    with pytest.raises(NoWorkFound, match="2 of 2 visit images"):
         _run(config, builder.handles(2))
+
+
+def test_too_few_visits_are_no_work_even_if_one_is_bad(config, builder):
+    config.min_times = 3
+    handles = builder.handles(2)
+    handles[0].inMemoryDataset.image._sky_projection = None
+    with pytest.raises(NoWorkFound, match="1 of 2 visit images"):
+        _run(config, handles)
 
 
 def test_positions_elsewhere_are_no_work(config, builder):
@@ -167,8 +175,22 @@ def test_only_bad_visits_are_an_error(config, builder):
     handles = builder.handles(3)
     for handle in handles:
         handle.inMemoryDataset.image._sky_projection = None
-    with pytest.raises(RuntimeError, match="None of 3 visit images"):
+    with pytest.raises(RuntimeError, match="3 cannot be used, the first.*no WCS"):
         _run(config, handles)
+
+
+def test_no_psf_at_all_is_an_error(config, builder):
+    handles = builder.handles(3)
+    for handle in handles:
+        handle.inMemoryDataset._psf = None
+    with pytest.raises(RuntimeError, match="3 cannot be used, the first.*no PSF"):
+        _run(config, handles)
+
+
+def test_a_psf_too_large_for_psf_size_is_an_error(config, builder):
+    config.psf_size = 5
+    with pytest.raises(ValueError, match="raise psf_size"):
+        _run(config, builder.handles(3))
 
 
 def test_a_table_too_large_fails_before_anything_is_read(config):
@@ -183,7 +205,9 @@ def test_a_table_too_large_fails_before_anything_is_read(config):
     [
         ({"min_times": 51}, ("min_times", "n_times")),
         ({"psf_size": 24}, ("psf_size",)),
-        ({"cutout_size": 0}, ("cutout_size",)),
+        ({"cutout_size": 1}, ("cutout_size",)),
+        ({"seed": -1}, ("seed",)),
+        ({"catalog_file": "positions.ecsv"}, ("catalog_file", "positions")),
         ({"min_coverage": 0.0}, ("min_coverage",)),
         ({"htm_level": 30}, ("htm_level",)),
         ({"bands": ["w"]}, ("bands",)),
@@ -194,11 +218,14 @@ def test_a_table_too_large_fails_before_anything_is_read(config):
     ],
 )
 def test_impossible_configurations_are_named(settings, names):
+    with pytest.raises(ValueError, match="(?s)" + ".*".join(names)):
+        _validate(settings)
+
+
+def _validate(settings):
     config = ExtractCutoutsConfig()
-    for name, value in settings.items():
-        setattr(config, name, value)
-    with pytest.raises(ValueError, match=".*".join(names)):
-        config.validate()
+    config.update(**settings)
+    config.validate()
 
 
 def test_catalog_connection_is_there_when_it_is_needed():

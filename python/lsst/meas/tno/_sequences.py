@@ -220,8 +220,9 @@ class ImageSequences(_Columns):
         no_data = (self.mask & MaskBit.NO_DATA) != 0
         if not np.all(no_data[~self.valid]):
             raise SchemaError("Pixels of padding are not NO_DATA.")
-        if not np.array_equal(np.isnan(self.image), no_data):
-            raise SchemaError("NO_DATA pixels and NaN pixels of the image differ.")
+        for name in ("image", "variance"):
+            if not np.array_equal(np.isnan(getattr(self, name)), no_data):
+                raise SchemaError(f"NO_DATA pixels and NaN pixels of {name} differ.")
 
     def to_table(self) -> Table:
         """Return an astropy table that shares the arrays."""

@@ -137,8 +137,7 @@ def read_psfs(visit: OpenVisit, bbox: Box, x: np.ndarray, y: np.ndarray, size: i
     """Return the PSF at some positions.
 
     The model is evaluated at the corners of a grid of cells, those that are
-    needed, and interpolated linearly in between; or, where these are more
-    than the positions, at each position.
+    needed, and interpolated linearly in between.
 
     Parameters
     ----------
@@ -164,9 +163,6 @@ def read_psfs(visit: OpenVisit, bbox: Box, x: np.ndarray, y: np.ndarray, size: i
         for dx in (0, 1)
     ]
     needed = np.unique(np.concatenate([node for node, _ in corners]))
-    if len(needed) >= len(x):
-        kernels = [visit.psf_kernel(*position) for position in zip(x, y, strict=True)]
-        return np.array([normalize_psf(kernel, size) for kernel in kernels])
     at_nodes = np.array(
         [
             normalize_psf(visit.psf_kernel(nodes_x[node % len(nodes_x)], nodes_y[node // len(nodes_x)]), size)
@@ -194,16 +190,14 @@ def normalize_psf(kernel: np.ndarray, size: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        Raised if the image is not finite, or too much of it would be cut off.
+        Raised if too much of the image would be cut off.
     """
-    if not np.all(np.isfinite(kernel)) or kernel.sum() <= 0:
-        raise ValueError("the PSF image is not finite and positive")
     psf = np.zeros((size, size))
     (to_y, from_y), (to_x, from_x) = (_overlap(n // 2 - size // 2, size, 0, n) for n in kernel.shape)
     psf[to_y, to_x] = kernel[from_y, from_x]
     kept = psf.sum() / kernel.sum()
     if kept < 1 - DROPPED_PSF_FLUX:
-        raise ValueError(f"{size} pixels hold only {kept:.3f} of the PSF's flux; raise psf_size")
+        raise ValueError(f"{size} pixels hold only {kept:.3f} of the PSF's flux: raise psf_size.")
     return psf / psf.sum()
 
 

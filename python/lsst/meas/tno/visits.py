@@ -9,12 +9,12 @@ in degrees.
 
 from __future__ import annotations
 
-__all__ = ("Block", "OpenVisit", "SkyMap", "VisitError", "VisitHandle", "VisitMetadata", "open_visit")
+__all__ = ("Block", "OpenVisit", "PixelToSky", "VisitError", "VisitHandle", "VisitMetadata", "open_visit")
 
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +36,7 @@ from ._sequences import BANDS, MaskBit
 from .geometry import gnomonic
 
 type VisitHandle = DeferredDatasetHandle | InMemoryDatasetHandle
+type DataId = Mapping[str, Any] | DataCoordinate
 
 READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
 """What the readers of damaged files raise. Not `ImportError` and
@@ -50,7 +51,7 @@ class VisitError(RuntimeError):
     """A visit image cannot be used; the message says which and why."""
 
 
-class SkyMap(ABC):
+class PixelToSky(ABC):
     """Map between the pixels of a detector and the sky."""
 
     @abstractmethod
@@ -96,8 +97,8 @@ class VisitMetadata:
     bbox: Box
     """Box of the pixels (`lsst.images.Box`)."""
 
-    sky_map: SkyMap
-    """Map between pixels and the sky (`SkyMap`)."""
+    pixel_map: PixelToSky
+    """Map between pixels and the sky (`PixelToSky`)."""
 
     def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the pixel positions of sky positions.
@@ -113,8 +114,8 @@ class VisitMetadata:
             Pixel positions; NaN so far off the image that the WCS folds them
             back on it.
         """
-        x, y = self.sky_map.sky_to_pixel(ra, dec)
-        back_ra, back_dec = self.sky_map.pixel_to_sky(x, y)
+        x, y = self.pixel_map.sky_to_pixel(ra, dec)
+        back_ra, back_dec = self.pixel_map.pixel_to_sky(x, y)
         xi, eta = gnomonic(back_ra, back_dec, ra, dec)
         folded = ~(np.hypot(xi, eta) < MAX_WCS_CLOSURE)
         return np.where(folded, np.nan, x), np.where(folded, np.nan, y)
@@ -165,7 +166,7 @@ class VisitMetadata:
             by least squares to nine points that span the cutout.
         """
         grid_y, grid_x = (axis.ravel() for axis in np.mgrid[0 : size - 1 : 3j, 0 : size - 1 : 3j])
-        ra, dec = self.sky_map.pixel_to_sky(x0[:, None] + grid_x, y0[:, None] + grid_y)
+        ra, dec = self.pixel_map.pixel_to_sky(x0[:, None] + grid_x, y0[:, None] + grid_y)
         plane = np.stack(gnomonic(ra, dec, centre_ra[:, None], centre_dec[:, None]), axis=1)
         design = np.stack([grid_x, grid_y, np.ones_like(grid_x)], axis=1)
         return plane @ np.linalg.pinv(design).T
@@ -189,13 +190,28 @@ class Block:
 
 
 class OpenVisit(ABC):
-    """A visit image whose parts are read as they are asked for."""
+    """A visit image whose parts are read as they are asked for.
 
-    @abstractmethod
+    Parameters
+    ----------
+    data_id
+        Data ID of the image.
+    """
+
+    def __init__(self, data_id: DataId) -> None:
+        self._data_id = data_id
+
     def read_metadata(self) -> VisitMetadata:
-        """Read what there is to know without the pixels."""
+        """Read what there is to know without the pixels.
 
-    @abstractmethod
+        Raises
+        ------
+        VisitError
+            Raised if the file is damaged or lacks a part.
+        """
+        with _naming(self._data_id):
+            return self._read_metadata()
+
     def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
         """Read the pixels of a box that lies inside the image.
 
@@ -206,9 +222,15 @@ class OpenVisit(ABC):
         bad_planes
             Mask planes, by their names in `lsst.images`, that make a pixel
             BAD.
-        """
 
-    @abstractmethod
+        Raises
+        ------
+        VisitError
+            Raised if the file is damaged or lacks a part.
+        """
+        with _naming(self._data_id):
+            return self._read_pixels(bbox, bad_planes)
+
     def psf_kernel(self, x: float, y: float) -> np.ndarray:
         """Return the image of the PSF, centred on its centre pixel.
 
@@ -216,7 +238,26 @@ class OpenVisit(ABC):
         ----------
         x, y
             Pixel position to evaluate it at.
+
+        Raises
+        ------
+        VisitError
+            Raised if there is no PSF, or none at the position.
         """
+        with _naming(self._data_id):
+            kernel = self._psf_kernel(x, y)
+            if not np.all(np.isfinite(kernel)) or kernel.sum() <= 0:
+                raise ValueError(f"its PSF at ({x:.1f}, {y:.1f}) is not finite and positive")
+            return kernel
+
+    @abstractmethod
+    def _read_metadata(self) -> VisitMetadata: ...
+
+    @abstractmethod
+    def _read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block: ...
+
+    @abstractmethod
+    def _psf_kernel(self, x: float, y: float) -> np.ndarray: ...
 
 
 @contextmanager
@@ -236,30 +277,37 @@ def open_visit(handle: VisitHandle) -> Iterator[OpenVisit]:
     Raises
     ------
     VisitError
-        Raised, also from inside the context, if the file is damaged or lacks
-        what is asked for.
+        Raised if the file is damaged.
     """
-    try:
+    data_id = handle.dataId
+    with ExitStack() as stack:
+        visit: OpenVisit
         if isinstance(handle, InMemoryDatasetHandle):
             visit_image = handle.get()
-            yield _ImagesVisit(
-                handle.dataId, lambda name: getattr(visit_image, name), visit_image.__getitem__
-            )
+            visit = _ImagesVisit(data_id, lambda name: getattr(visit_image, name), visit_image.__getitem__)
         elif handle.ref.datasetType.storageClass_name.startswith("Exposure"):
-            yield _AfwVisit(handle)
+            visit = _AfwVisit(handle)
         else:
-            with open_archive(handle.butler.getURI(handle.ref), cls=VisitImage, partial=True) as reader:
-                yield _ImagesVisit(
-                    handle.dataId,
-                    reader.get_component,
-                    lambda bbox: reader.get_component("masked_image", bbox=bbox),
-                )
+            with _naming(data_id):
+                uri = handle.butler.getURI(handle.ref)
+                reader = stack.enter_context(open_archive(uri, cls=VisitImage, partial=True))
+            visit = _ImagesVisit(
+                data_id, reader.get_component, lambda bbox: reader.get_component("masked_image", bbox=bbox)
+            )
+        yield visit
+
+
+@contextmanager
+def _naming(data_id: DataId) -> Iterator[None]:
+    """Turn what the readers raise into an error that names the image."""
+    try:
+        yield
     except READ_ERRORS as error:
-        raise VisitError(f"{handle.dataId}: {type(error).__name__}: {error}") from error
+        raise VisitError(f"{data_id}: {type(error).__name__}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
-class _ProjectionMap(SkyMap):
+class _ProjectionMap(PixelToSky):
     projection: Any
 
     def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -286,15 +334,15 @@ class _ImagesVisit(OpenVisit):
 
     def __init__(
         self,
-        data_id: Mapping[str, Any] | DataCoordinate,
+        data_id: DataId,
         component: Callable[[str], Any],
         subimage: Callable[[Box], MaskedImage],
     ) -> None:
-        self._data_id = data_id
+        super().__init__(data_id)
         self._component = component
         self._subimage = subimage
 
-    def read_metadata(self) -> VisitMetadata:
+    def _read_metadata(self) -> VisitMetadata:
         obs_info, projection = self._component("obs_info"), self._component("sky_projection")
         if projection is None:
             raise ValueError("it has no WCS")
@@ -308,10 +356,10 @@ class _ImagesVisit(OpenVisit):
             mjd=float((begin.tai + (end.tai - begin.tai) / 2).mjd),
             exposure_time=float(obs_info.exposure_time.to_value(u.s)),
             bbox=self._component("bbox"),
-            sky_map=_ProjectionMap(projection),
+            pixel_map=_ProjectionMap(projection),
         )
 
-    def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+    def _read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
         pixels = self._subimage(bbox)
         planes = ((name, pixels.mask.get(name)) for name in pixels.mask.schema.names)
         scale = self._njy_per_unit(bbox, pixels.unit)
@@ -327,7 +375,7 @@ class _ImagesVisit(OpenVisit):
             raise ValueError(f"its pixels are in {unit}, and it has no photometric scaling to nJy")
         return scaling.render(bbox, dtype=np.float32).array * np.float32((unit * scaling.unit).to(u.nJy))
 
-    def psf_kernel(self, x: float, y: float) -> np.ndarray:
+    def _psf_kernel(self, x: float, y: float) -> np.ndarray:
         return self._psf.compute_kernel_image(x=float(x), y=float(y)).array
 
     @cached_property
@@ -339,7 +387,7 @@ class _ImagesVisit(OpenVisit):
 
 
 @dataclasses.dataclass(frozen=True)
-class _SkyWcsMap(SkyMap):
+class _SkyWcsMap(PixelToSky):
     wcs: Any
 
     def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -362,23 +410,24 @@ class _AfwVisit(OpenVisit):
     """
 
     def __init__(self, handle: DeferredDatasetHandle) -> None:
+        super().__init__(handle.dataId)
         self._handle = handle
 
-    def read_metadata(self) -> VisitMetadata:
+    def _read_metadata(self) -> VisitMetadata:
         from lsst.daf.base import DateTime
 
         visit_info, bbox = self._component("visitInfo"), self._component("bbox")
         return VisitMetadata(
-            visit=int(self._handle.dataId["visit"]),
-            detector=int(self._handle.dataId["detector"]),
+            visit=int(self._data_id["visit"]),
+            detector=int(self._data_id["detector"]),
             band=BANDS.index(self._component("filter").bandLabel),
             mjd=visit_info.date.get(DateTime.MJD, DateTime.TAI),
             exposure_time=visit_info.exposureTime,
             bbox=Box.from_legacy(bbox),
-            sky_map=_SkyWcsMap(self._component("wcs")),
+            pixel_map=_SkyWcsMap(self._component("wcs")),
         )
 
-    def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+    def _read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
         from lsst.afw.image import PARENT
 
         exposure = self._handle.get(parameters={"bbox": bbox.to_legacy(), "origin": PARENT})
@@ -393,7 +442,7 @@ class _AfwVisit(OpenVisit):
         )
         return _make_block(bbox, pixels.image.array, pixels.variance.array, planes, bad_planes)
 
-    def psf_kernel(self, x: float, y: float) -> np.ndarray:
+    def _psf_kernel(self, x: float, y: float) -> np.ndarray:
         from lsst.geom import Point2D
 
         return self._psf.computeKernelImage(Point2D(x, y)).array

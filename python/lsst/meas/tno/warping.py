@@ -21,6 +21,11 @@ from ._static_sky import subtract_median
 PSF_SHIFT_KERNEL = KERNELS["lanczos5"]
 """What moves a PSF to the sub-pixel position of the warp's centre."""
 
+MAX_SCALE_RATIO = 1.5
+"""Largest ratio of output to input pixel scale. At 2 the flux of a star of
+0.6 arcsec FWHM is wrong by up to 0.6 %, at 3 by 11 %.
+"""
+
 SEQUENCES_PER_BLOCK = 8
 """Sequences that a thread takes at a time; input that is not contiguous is
 copied by the block.
@@ -47,8 +52,8 @@ def warp_sequences(
     warp_size
         Width and height of the images returned, pixels.
     pixel_scale
-        Arcsec a pixel. Kernels have their width in input pixels, so that a
-        scale much coarser than the input's skips pixels.
+        Arcsec a pixel, at most 1.5 times the input's: kernels have their
+        width in input pixels.
     kernel
         Name of the interpolation kernel, a key of `KERNELS`.
     n_threads
@@ -167,10 +172,17 @@ def _output_to_input(sequences: ImageSequences, grid: np.ndarray) -> np.ndarray:
 def _check_cutout_size(
     sequences: ImageSequences, to_input: np.ndarray, warp_size: int, pixel_scale: float, kernel: Kernel
 ) -> None:
-    """Raise if less than half of every image would have data."""
+    """Raise if less than half of every image would have data, or pixels would
+    be skipped.
+    """
     scale = np.sqrt(geometry.pixel_area(to_input[sequences.valid]))
     if scale.size == 0:
         return
+    if scale.max() > MAX_SCALE_RATIO:
+        raise ValueError(
+            f"pixel_scale={pixel_scale} arcsec is {scale.max():.2f} times the images' own; above "
+            f"{MAX_SCALE_RATIO} the kernels would skip input pixels and lose flux."
+        )
     reach = np.array([sequences.width, sequences.height]) - kernel.n_taps + 1
     filled = np.prod(np.clip(reach / (warp_size * scale.min()), 0.0, 1.0))
     if filled < 0.5:

@@ -7,13 +7,13 @@ __all__ = ("ExtractCutoutsConfig", "ExtractCutoutsConnections", "ExtractCutoutsT
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 from astropy.table import Table
 from astropy.time import Time
 
-from lsst.pex.config import ChoiceField, Field, ListField
+from lsst.pex.config import ChoiceField, Field, ListField, RangeField
 from lsst.pipe.base import (
     InputQuantizedConnection,
     NoWorkFound,
@@ -42,6 +42,9 @@ from ..positions import (
 from ..visits import VisitError, VisitHandle, VisitMetadata, open_visit
 
 GIGABYTE = 1e9
+
+POSITIONS_STREAM = 0x504F5349
+"""Keeps the random positions apart from other draws with the same seed."""
 
 
 class ExtractCutoutsConnections(
@@ -95,14 +98,17 @@ class ExtractCutoutsConfig(PipelineTaskConfig, pipelineConnections=ExtractCutout
     positions = ChoiceField[str](
         doc="Positions of the image sequences.",
         allowed={
-            "random": "n_positions positions, uniform on the patch.",
-            "grid": "A regular grid with grid_spacing, the same in every patch.",
+            "random": "n_positions positions, uniform on what the patch and the box have in common.",
+            "grid": "A regular grid with grid_spacing, the same in every patch. A whole patch of the usual "
+            "size has more positions than max_table_size allows: give a box.",
             "catalog": "Those of catalog_file, or else of the dataset tno_positions.",
         },
         default="random",
     )
     n_positions = Field[int](doc="Number of random positions in a patch.", default=500)
-    seed = Field[int](doc="Seed of the random positions, together with tract and patch.", default=0)
+    seed = RangeField(
+        dtype=int, doc="Seed of the random positions, together with tract and patch.", default=0, min=0
+    )
     grid_spacing = Field[float](doc="Distance between neighbours of the grid (arcsec).", default=2.0)
     catalog_file = Field[str](
         doc="Table of positions, in any format that astropy reads, with the columns ra and dec (ICRS, deg).",
@@ -159,9 +165,13 @@ class ExtractCutoutsConfig(PipelineTaskConfig, pipelineConnections=ExtractCutout
         super().validate()
         if not 1 <= self.min_times <= self.n_times:
             raise ValueError(f"min_times must be from 1 to n_times: {self.min_times=}, {self.n_times=}.")
-        for name in ("n_positions", "grid_spacing", "cutout_size", "max_table_size"):
+        for name in ("n_positions", "grid_spacing", "max_table_size"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.cutout_size < 2:
+            raise ValueError(f"cutout_size must be at least 2, not {self.cutout_size}.")
+        if self.catalog_file is not None and self.positions != "catalog":
+            raise ValueError(f"catalog_file is given, but positions is {self.positions!r}, not 'catalog'.")
         if self.psf_size < 1 or self.psf_size % 2 == 0:
             raise ValueError(f"psf_size must be odd, not {self.psf_size}.")
         if not 0 < self.min_coverage <= 1:
@@ -190,7 +200,15 @@ class ExtractCutoutsConfig(PipelineTaskConfig, pipelineConnections=ExtractCutout
 
 
 class ExtractCutoutsTask(PipelineTask):
-    """Cut image sequences out of the visit images that cover a patch."""
+    """Cut image sequences out of the visit images that cover a patch.
+
+    Notes
+    -----
+    The metadata count visit images: ``n_visits_given`` to the task (the
+    executor leaves out those whose file is missing, so there may be fewer than
+    in the quantum graph), ``n_visits_unreadable``, ``n_visits_selected`` by
+    time and band, ``n_visits_masked`` altogether, and ``n_visits_used``.
+    """
 
     ConfigClass: ClassVar = ExtractCutoutsConfig
     _DefaultName: ClassVar = "extractCutouts"
@@ -273,7 +291,7 @@ class ExtractCutoutsTask(PipelineTask):
         box = None if self.config.box is None else sky_box(self.config.box)
         match self.config.positions:
             case "random":
-                rng = np.random.default_rng([self.config.seed, tract, patch])
+                rng = np.random.default_rng([POSITIONS_STREAM, self.config.seed, tract, patch])
                 self._check_size(self.config.n_positions)
                 ra, dec = random_positions(region, self.config.n_positions, rng, box)
             case "grid":
@@ -316,13 +334,13 @@ class ExtractCutoutsTask(PipelineTask):
                 continue
             if begin <= metadata.mjd <= end and BANDS[metadata.band] in self.config.bands:
                 visits.append((handle, metadata))
-        if errors and len(errors) == len(handles):
-            raise RuntimeError(f"None of {len(handles)} visit images can be used.") from errors[0]
-        self.metadata["n_visits"] = len(handles)
+        self.metadata["n_visits_given"] = len(handles)
         self.metadata["n_visits_unreadable"] = len(errors)
         self.metadata["n_visits_selected"] = len(visits)
         if len(visits) < self.config.min_times:
-            raise NoWorkFound(f"{len(visits)} of {len(handles)} visits are left; {self.config.min_times=}.")
+            reason = f"{len(visits)} of {len(handles)} visit images are left; {self.config.min_times=}"
+            would_do = len(visits) + len(errors) >= self.config.min_times
+            _raise_no_work(reason, errors if would_do else [])
         return sorted(visits, key=lambda visit: (visit[1].mjd, visit[1].visit, visit[1].detector))
 
     def _locate(
@@ -366,7 +384,8 @@ class ExtractCutoutsTask(PipelineTask):
     ) -> ImageSequences:
         """Read each visit once and put its cutouts where they belong."""
         progress = PeriodicLogger(self.log)
-        n_unreadable = n_masked = n_used = 0
+        n_masked = n_used = 0
+        errors: list[VisitError] = []
         is_stored = np.zeros_like(sequences.valid)
         for index, (handle, metadata) in enumerate(visits):
             slots = plan.slots(index)
@@ -377,7 +396,7 @@ class ExtractCutoutsTask(PipelineTask):
                 cutouts = self._read(handle, metadata, x[where], y[where])
             except VisitError as error:
                 self.log.warning("Left out a visit image that cannot be used: %s", error)
-                n_unreadable += 1
+                errors.append(error)
                 continue
             if np.all(cutouts.mask & UNUSABLE):
                 self.log.warning("Left out %s: every pixel of its cutouts is masked.", handle.dataId)
@@ -387,12 +406,12 @@ class ExtractCutoutsTask(PipelineTask):
             is_stored[slots] = True
             n_used += 1
             progress.log("Read %d of %d visit images.", index + 1, len(visits))
-        self.metadata["n_visits_unreadable"] += n_unreadable
+        self.metadata["n_visits_unreadable"] += len(errors)
         self.metadata["n_visits_masked"] = n_masked
         self.metadata["n_visits_used"] = n_used
         sequences = drop_images(sequences, is_stored, self.config.min_times)
         if len(sequences) == 0:
-            raise NoWorkFound(f"No sequence has {self.config.min_times} images that can be used.")
+            _raise_no_work(f"No sequence has {self.config.min_times} images that can be used", errors)
         return sequences
 
     def _read(self, handle: VisitHandle, metadata: VisitMetadata, x: np.ndarray, y: np.ndarray) -> Cutouts:
@@ -434,6 +453,14 @@ def _store(
     }
     for name, value in values.items():
         getattr(sequences, name)[slots] = value
+
+
+def _raise_no_work(reason: str, errors: Sequence[VisitError]) -> NoReturn:
+    """Tell that there is nothing to do, or that damaged images are why."""
+    if errors:
+        message = f"{reason}; {len(errors)} cannot be used, the first of them {errors[0]}"
+        raise RuntimeError(message) from errors[0]
+    raise NoWorkFound(f"{reason}.")
 
 
 def _mjd(name: str, text: str) -> float:
