@@ -39,6 +39,7 @@ TRAINING = "u/demo/training"
 SEARCH = "u/demo/search"
 TEST = SPLITS.index("test")
 BRIGHT = "snr >= 8"
+EXPECTED_ROC_AREA = 0.97
 N_BEST = 5
 ALONE = 5.0
 """Distance from objects of the simulation, arcsec."""
@@ -151,6 +152,8 @@ def print_roc_areas(test: Table) -> None:
         area = roc_area(logit[selected], is_object[selected])
         n_objects = np.count_nonzero(is_object[selected])
         print(f"Test ROC area, {name}: {area:.4f} ({n_objects} with and {n_clean} without an object)")
+        if name == BRIGHT and not area >= EXPECTED_ROC_AREA:
+            sys.exit(f"demo: that is below the {EXPECTED_ROC_AREA} that it should be: something is wrong.")
 
 
 def distances(table: Table, truth: Table) -> np.ndarray:

@@ -76,7 +76,9 @@ def small_architecture(**fields: Any) -> Architecture:
 
 
 def untrained_classifier(seed: int = 0, n_times: int = 8, size: int = 9) -> Classifier:
-    """Return a small classifier with random weights and statistics."""
+    """Return a small classifier with random weights and statistics, for
+    pixels of 0.2 arcsec.
+    """
     architecture = small_architecture()
     shape = (n_times, size, size)
     with torch.random.fork_rng(devices=[]):
@@ -85,5 +87,5 @@ def untrained_classifier(seed: int = 0, n_times: int = 8, size: int = 9) -> Clas
         for name, tensor in network.state_dict().items():
             if name.endswith("running_mean"):
                 tensor.normal_(0, 0.1)
-    description = describe_classifier("conv3d", architecture, shape, training={}, metrics={})
+    description = describe_classifier("conv3d", architecture, shape, 0.2, training={}, metrics={})
     return Classifier(architecture, network, description)

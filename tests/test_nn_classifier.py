@@ -17,6 +17,7 @@ from lsst.meas.tno.nn.classifier import (
     METADATA_KEY,
     Classifier,
     ClassifierError,
+    PixelScaleMismatchError,
     ShapeMismatchError,
     classifier_from_table,
     classifier_to_table,
@@ -57,6 +58,7 @@ def test_butler_round_trip(classifier: Classifier, tmp_path: Path) -> None:
     np.testing.assert_array_equal(read.compute_logits(columns), classifier.compute_logits(columns))
     assert read.description == classifier.description
     assert read.shape == (8, 9, 9)
+    assert read.pixel_scale == 0.2
 
 
 def test_tables_hold_the_statistics_of_the_normalisation(classifier: Classifier) -> None:
@@ -88,6 +90,25 @@ def test_no_sequences(classifier: Classifier) -> None:
 def test_other_shape_is_refused(classifier: Classifier) -> None:
     with pytest.raises(ShapeMismatchError, match=r"\(7, 9, 9\).*\(8, 9, 9\)"):
         classifier.compute_logits(columns_of(moving_sequences(1, 2, n_times=7)))
+
+
+@pytest.mark.parametrize("factor", [0.991, 1.009])
+def test_nearly_equal_pixel_scale(classifier: Classifier, factor: float) -> None:
+    sequences = moving_sequences(1, 3)
+    sequences.pixel_to_sky *= factor
+    classifier.check_pixel_scale({"valid": sequences.valid, "pixel_to_sky": sequences.pixel_to_sky})
+
+
+@pytest.mark.parametrize("factor", [0.989, 1.011])
+def test_other_pixel_scale_is_refused(classifier: Classifier, factor: float) -> None:
+    sequences = moving_sequences(1, 3)
+    sequences.pixel_to_sky *= factor
+    columns = {"valid": sequences.valid, "pixel_to_sky": sequences.pixel_to_sky}
+    with pytest.raises(PixelScaleMismatchError, match=f"of {0.2 * factor:.4f} arcsec.*for 0.2000 arcsec"):
+        classifier.check_pixel_scale(columns)
+    # Nothing is there to be refused.
+    sequences.valid[:] = False
+    classifier.check_pixel_scale(columns)
 
 
 def test_weights_that_are_not_numbers_are_refused() -> None:
@@ -159,3 +180,6 @@ def test_foreign_description(classifier: Classifier) -> None:
         classifier_from_table(edit_description(table, input_shape={}))
     with pytest.raises(ClassifierError, match="description"):
         classifier_from_table(edit_description(table, architecture={"name": "conv3d", "config": {"x": 1}}))
+    for pixel_scale in (None, "0.2", 0.0, float("inf")):
+        with pytest.raises(ClassifierError, match=f"pixel_scale={pixel_scale!r}"):
+            classifier_from_table(edit_description(table, pixel_scale=pixel_scale))

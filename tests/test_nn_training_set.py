@@ -154,6 +154,37 @@ def test_tables_of_different_shapes(tmp_path: Path) -> None:
         read(tmp_path, *parts)
 
 
+def test_tables_of_different_pixel_scales(tmp_path: Path) -> None:
+    parts = [moving_sequences(patch, 60, patch=patch) for patch in (1, 2, 3)]
+    parts[1].pixel_to_sky *= 1.008
+    assert read(tmp_path / "near", *parts).pixel_scale == pytest.approx(0.2)
+    # Each is within 1 % of the first, but they are not of each other.
+    parts[2].pixel_to_sky *= 0.996
+    with pytest.raises(TrainingSetError, match="'patch': 2.* 0.2016 arcsec.*'patch': 3.* 0.1992 arcsec"):
+        read(tmp_path / "far", *parts)
+    assert not list((tmp_path / "far").iterdir())
+
+
+def test_pixel_scale_is_that_of_valid_images(tmp_path: Path) -> None:
+    sequences = moving_sequences(0, 60)
+    sequences.valid[:, 5:], sequences.mask[:, 5:], sequences.image[:, 5:] = False, 1, np.nan
+    sequences.pixel_to_sky[:, 5:] *= 2.0
+    turn = np.array([[0.6, -0.8], [0.8, 0.6]])
+    sequences.pixel_to_sky = turn @ sequences.pixel_to_sky
+    assert read(tmp_path / "padded", sequences).pixel_scale == pytest.approx(0.2)
+    # A table without any valid image says nothing of the others.
+    empty = moving_sequences(1, 4, patch=1)
+    empty.valid[:], empty.mask[:], empty.pixel_to_sky[:] = False, 1, np.nan
+    assert read(tmp_path / "empty", sequences, empty).pixel_scale == pytest.approx(0.2)
+
+
+def test_no_pixel_scale(tmp_path: Path) -> None:
+    sequences = moving_sequences(0, 60)
+    sequences.pixel_to_sky[:] = np.nan
+    with pytest.raises(TrainingSetError, match="finite pixel_to_sky"):
+        read(tmp_path, sequences)
+
+
 def test_clean_table(tmp_path: Path) -> None:
     sequences = moving_sequences(0, 60)
     sequences.injection = None

@@ -12,7 +12,7 @@ from scipy.special import expit
 import lsst.daf.butler.tests as butler_tests
 from lsst.daf.butler import Butler
 from lsst.meas.tno._schema import SCHEMAS, validate_table
-from lsst.meas.tno.nn.classifier import ShapeMismatchError, classifier_to_table
+from lsst.meas.tno.nn.classifier import PixelScaleMismatchError, ShapeMismatchError, classifier_to_table
 from lsst.meas.tno.tasks.score_sequences import (
     ScoreSequencesConfig,
     ScoreSequencesConnections,
@@ -118,3 +118,10 @@ def test_other_shape_is_refused() -> None:
     table = moving_sequences(1, 2, size=11).to_table()
     with pytest.raises(ShapeMismatchError, match=r"\(8, 11, 11\).*\(8, 9, 9\)"):
         make_task().run(table, untrained_classifier())
+
+
+def test_other_pixel_scale_is_refused() -> None:
+    sequences = moving_sequences(1, 2)
+    sequences.pixel_to_sky *= 0.25 / 0.2
+    with pytest.raises(PixelScaleMismatchError, match="0.2500 arcsec.*0.2000 arcsec"):
+        make_task().run(sequences.to_table(), untrained_classifier())

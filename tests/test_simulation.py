@@ -16,9 +16,10 @@ from astropy.table import Table
 
 from lsst.daf.butler import Butler
 from lsst.images import Box, DifferenceImage, VisitImage
-from lsst.meas.tno import SCHEMAS, validate_table
+from lsst.meas.tno import BANDS, SCHEMAS, validate_table
 from lsst.meas.tno.geometry import gnomonic
 from lsst.meas.tno.photometry import ab_mag_to_njy
+from lsst.meas.tno.populations import TNO_COLOURS
 from lsst.meas.tno.simulation import (
     SimulateSurveyConfig,
     SurveyExistsError,
@@ -228,7 +229,8 @@ def test_other_seeds_give_other_pixels() -> None:
 def test_moving_objects(tmp_path: Path) -> None:
     """A bright object of a file is where it should be, in all images."""
     path = tmp_path / "objects.ecsv"
-    config = make_blank_config(n_visits=3, visit_interval=1200.0, object_file=str(path), object_color=0.0)
+    config = make_blank_config(n_visits=3, visit_interval=1200.0, object_file=str(path))
+    config.object_colours = dict.fromkeys(BANDS, 0.0)
     row = {"object_id": "fast", "ra": config.ra, "dec": config.dec, "mjd": config.mjd_begin}
     Table([{**row, "rate_ra_cosdec": 12.0, "rate_dec": -9.0, "mag": 19.0}]).write(path)
     summary = simulate_survey(str(tmp_path / "repo"), config)
@@ -253,6 +255,23 @@ def test_moving_objects(tmp_path: Path) -> None:
                 assert np.floor(truth["y"][i] + 0.5) + dy == pytest.approx(truth["y"][i], abs=0.02)
                 pixel = image.sky_projection.sky_to_pixel(now[i])
                 np.testing.assert_allclose(pixel, (truth["x"][i], truth["y"][i]), atol=1e-6)
+
+
+def test_moving_objects_have_the_colours_of_tnos(tmp_path: Path) -> None:
+    path = tmp_path / "objects.ecsv"
+    config = make_blank_config(n_visits=3, bands=["g", "r", "z"], object_file=str(path))
+    row = {"object_id": "red", "ra": config.ra, "dec": config.dec, "mjd": config.mjd_begin}
+    Table([{**row, "rate_ra_cosdec": 3.0, "rate_dec": 0.0, "mag": 18.0}]).write(path)
+    summary = simulate_survey(str(tmp_path / "repo"), config)
+    with Butler.from_config(summary.root, collections=summary.collection) as butler:
+        truth = butler.get("tno_simulated_objects")
+        np.testing.assert_allclose(truth["mag"], [18.67, 18.0, 17.55])
+        for i in range(3):
+            image = butler.get("visit_image", data_id(summary, visit=i))
+            assert image.band == "grz"[i]
+            stamp = cut(image.image.array, truth["x"][i], truth["y"][i], 12)
+            # Noise of a sum over the stamp is 0.5 per cent of the flux.
+            assert stamp.sum() == pytest.approx(ab_mag_to_njy(truth["mag"][i]), rel=0.02)
 
 
 def test_no_objects(tmp_path: Path) -> None:
@@ -475,6 +494,9 @@ def test_bands_come_in_blocks() -> None:
         ({"seeing_min": 1.0}, "seeing_min <= seeing"),
         ({"psf_size": 24}, "psf_size"),
         ({"zero_points": {"r": 28.0}}, "zero_points"),
+        ({"object_colours": {"r": 0.0}}, "object_colours"),
+        ({"object_colours": {**TNO_COLOURS, "r": 0.1}}, "object_colours.'r'.=0.1"),
+        ({"object_colours": {**TNO_COLOURS, "u": float("nan")}}, "object_colours must be finite: .'u'"),
         ({"run": "x", "collection": "x"}, "run and collection"),
         ({"object_file": "/no/such/file.ecsv"}, "object_file"),
     ],

@@ -58,6 +58,7 @@ def test_result() -> None:
     description = classifier_from_table(result.classifier).description
     assert description["architecture"]["config"]["filters"] == FILTERS
     assert description["calibration"] is None
+    assert description["pixel_scale"] == pytest.approx(0.2)
     assert [source["data_id"] for source in description["training"]["data"]] == PATCHES
     assert set(description["metrics"]) == {"validation", "test"}
     assert description["metrics"]["test"]["snr < 5"]["roc_area"] is None

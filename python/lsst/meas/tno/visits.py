@@ -433,11 +433,13 @@ class _AfwVisit(OpenVisit):
         exposure = self._handle.get(parameters={"bbox": bbox.to_legacy(), "origin": PARENT})
         pixels = exposure.maskedImage
         if exposure.metadata.get("BUNIT") != "nJy":
-            pixels = self._component("photoCalib").calibrateImage(pixels)
+            # The calibration's own error is common to all pixels: no noise.
+            calibration = self._component("photoCalib")
+            pixels = calibration.calibrateImage(pixels, includeScaleUncertainty=False)
         mask = pixels.mask.array
         legacy_planes = get_legacy_difference_image_mask_planes()
         planes = (
-            (legacy_planes[name].name if name in legacy_planes else name, (mask & (1 << bit)) != 0)
+            (legacy_planes[name].name if name in legacy_planes else name, ((mask >> bit) & 1) != 0)
             for name, bit in pixels.mask.getMaskPlaneDict().items()
         )
         return _make_block(bbox, pixels.image.array, pixels.variance.array, planes, bad_planes)

@@ -11,6 +11,7 @@ from __future__ import annotations
 __all__ = (
     "Classifier",
     "ClassifierError",
+    "PixelScaleMismatchError",
     "ShapeMismatchError",
     "classifier_from_table",
     "classifier_to_table",
@@ -31,7 +32,7 @@ from lsst.pex.config import FieldValidationError
 
 from .architectures import Architecture, Shape, architectures
 from .compute import compute_logits, resolve_device
-from .inputs import has_usable_pixels
+from .inputs import PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
 
 METADATA_KEY = b"tno_classifier"
 
@@ -62,6 +63,10 @@ class ShapeMismatchError(ValueError):
     """A classifier was not made for sequences of this shape."""
 
 
+class PixelScaleMismatchError(ValueError):
+    """A classifier was not made for sequences of this pixel scale."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Classifier:
     """A trained network."""
@@ -80,6 +85,34 @@ class Classifier:
         """Shape of the sequences that it takes (`tuple` of `int`)."""
         n_times, height, width = (self.description["input_shape"][key] for key in SIZES)
         return n_times, height, width
+
+    @property
+    def pixel_scale(self) -> float:
+        """Pixel scale of the sequences that it takes, arcsec (`float`)."""
+        return self.description["pixel_scale"]
+
+    def check_pixel_scale(self, columns: Mapping[str, np.ndarray]) -> None:
+        """Check that the classifier was made for sequences of this pixel
+        scale.
+
+        Parameters
+        ----------
+        columns
+            Arrays of `PIXEL_SCALE_COLUMNS`, ``(n, ...)``. Without any valid
+            image there is nothing to check.
+
+        Raises
+        ------
+        PixelScaleMismatchError
+            Raised if the median pixel scale of the valid images differs by
+            more than `PIXEL_SCALE_TOLERANCE`.
+        """
+        found = median_pixel_scale(columns)
+        if abs(found / self.pixel_scale - 1) > PIXEL_SCALE_TOLERANCE:
+            raise PixelScaleMismatchError(
+                f"The sequences have pixels of {found:.4f} arcsec, the classifier was made for "
+                f"{self.pixel_scale:.4f} arcsec. Train one on sequences of this pixel scale."
+            )
 
     def compute_logits(
         self, columns: Mapping[str, np.ndarray], *, batch_size: int = 32, device: str = "auto"
@@ -139,6 +172,7 @@ def describe_classifier(
     name: str,
     architecture: Architecture,
     shape: Shape,
+    pixel_scale: float,
     *,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -153,6 +187,8 @@ def describe_classifier(
         The architecture.
     shape
         Shape of the sequences that it takes.
+    pixel_scale
+        Pixel scale of the sequences that it takes, arcsec.
     training
         How it was trained, and on what.
     metrics
@@ -162,6 +198,7 @@ def describe_classifier(
         "format_version": FORMAT_VERSION,
         "architecture": {"name": name, "config": architecture.config.toDict()},
         "input_shape": dict(zip(SIZES, shape, strict=True)),
+        "pixel_scale": pixel_scale,
         "inputs": dict(architecture.inputs),
         "normalisation": architecture.describe_normalisation(),
         "training": dict(training),
@@ -209,6 +246,7 @@ def classifier_from_table(table: pa.Table) -> Classifier:
         all of it.
     """
     description = _read_description(table)
+    _check_pixel_scale(description)
     architecture, shape = _read_architecture(description)
     network = architecture.build(shape)
     found = {row["name"]: row for row in table.to_pylist()}
@@ -250,6 +288,15 @@ def _read_description(table: pa.Table) -> dict[str, Any]:
             "Use the version of meas_tno that it was trained with, or train it again."
         )
     return description
+
+
+def _check_pixel_scale(description: Mapping[str, Any]) -> None:
+    pixel_scale = description.get("pixel_scale")
+    if not isinstance(pixel_scale, float) or not 0 < pixel_scale < float("inf"):
+        raise ClassifierError(
+            f"The description of the classifier has pixel_scale={pixel_scale!r}, not a size in arcsec. Train "
+            "it again."
+        )
 
 
 def _read_architecture(description: Mapping[str, Any]) -> tuple[Architecture, Shape]:

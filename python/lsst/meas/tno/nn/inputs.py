@@ -6,16 +6,34 @@ and the symmetries that training makes use of.
 
 from __future__ import annotations
 
-__all__ = ("PIXEL_COLUMNS", "augment", "has_usable_pixels", "significance")
+__all__ = (
+    "PIXEL_COLUMNS",
+    "PIXEL_SCALE_COLUMNS",
+    "PIXEL_SCALE_TOLERANCE",
+    "augment",
+    "has_usable_pixels",
+    "median_pixel_scale",
+    "significance",
+)
 
 from collections.abc import Mapping
 
 import numpy as np
 
 from .._sequences import UNUSABLE
+from ..geometry import pixel_area
 
 PIXEL_COLUMNS = ("image", "variance", "mask")
 """Columns that `significance` and `has_usable_pixels` need."""
+
+PIXEL_SCALE_COLUMNS = ("valid", "pixel_to_sky")
+"""Columns that `median_pixel_scale` needs."""
+
+PIXEL_SCALE_TOLERANCE = 0.01
+"""Relative difference up to which pixel scales count as equal: over 15 pixels
+it adds up to less than a sixth of a pixel, and it leaves room for the optical
+distortion of images on their own grids.
+"""
 
 
 def significance(columns: Mapping[str, np.ndarray], softening: float) -> np.ndarray:
@@ -68,6 +86,26 @@ def has_usable_pixels(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     _, usable = _pixel_significance(columns)
     return np.any(usable, axis=(1, 2, 3))
+
+
+def median_pixel_scale(columns: Mapping[str, np.ndarray]) -> float:
+    """Return the median pixel scale of the valid images.
+
+    Parameters
+    ----------
+    columns
+        Arrays of `PIXEL_SCALE_COLUMNS`, ``(n, n_times)`` and
+        ``(n, n_times, 2, 3)``.
+
+    Returns
+    -------
+    pixel_scale : `float`
+        Square root of the area of a pixel, arcsec; NaN if no valid image has
+        a finite one.
+    """
+    scales = np.sqrt(pixel_area(columns["pixel_to_sky"][columns["valid"]]))
+    scales = scales[np.isfinite(scales)]
+    return float(np.median(scales)) if len(scales) else float("nan")
 
 
 def augment(

@@ -27,7 +27,7 @@ from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
 from ..geometry import pixel_area
 from ..positions import SPLITS, split_of_hash, straddles_split
 from .architectures import Architecture, Shape
-from .inputs import PIXEL_COLUMNS, has_usable_pixels
+from .inputs import PIXEL_COLUMNS, PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
 
 type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
 
@@ -90,6 +90,9 @@ class TrainingSet:
     shape: Shape
     """Shape of the sequences."""
 
+    pixel_scale: float
+    """Median pixel scale of the tables, arcsec."""
+
     split: np.ndarray
     """Index of each sequence's split in `SPLITS`, uint8 ``(n,)``."""
 
@@ -127,6 +130,9 @@ class _Source:
     data_id: dict[str, Any]
     labels: Table
     """Columns split, injected, snr and n_valid of all of its sequences."""
+
+    pixel_scale: float
+    """Median of its valid images, arcsec; NaN if there are none."""
 
     keep: np.ndarray
     digest: Any
@@ -172,6 +178,7 @@ def read_training_set(
     counts: collections.Counter[str] = collections.Counter()
     sources = [_read_labels(handle, shape, counts) for handle in ordered]
     _check_labels([source.labels[source.keep] for source in sources])
+    pixel_scale = _common_pixel_scale(sources)
     progress = PeriodicLogger(log)
     kept = []
     for i, source in enumerate(sources):
@@ -182,7 +189,7 @@ def read_training_set(
         {"data_id": source.data_id, "sha256": source.digest.hexdigest(), "n_used": len(labels)}
         for source, labels in zip(sources, kept, strict=True)
     ]
-    return _assemble(kept, store, shape, records, counts)
+    return _assemble(kept, store, shape, pixel_scale, records, counts)
 
 
 def split_of_orbits(source_orbit: np.ndarray) -> np.ndarray:
@@ -248,7 +255,31 @@ def _read_labels(handle: Handle, shape: Shape, counts: collections.Counter[str])
     _update_digest(digest, columns)
     labels = Table({name: columns[name] for name in ("split", "injected", "snr")})
     labels["n_valid"] = columns["valid"].sum(axis=1)
-    return _Source(handle, _data_id_of(handle), labels, ~(straddles | other_orbit), digest)
+    return _Source(
+        handle=handle,
+        data_id=_data_id_of(handle),
+        labels=labels,
+        pixel_scale=median_pixel_scale(columns),
+        keep=~(straddles | other_orbit),
+        digest=digest,
+    )
+
+
+def _common_pixel_scale(sources: Sequence[_Source]) -> float:
+    known = [source for source in sources if np.isfinite(source.pixel_scale)]
+    if not known:
+        raise TrainingSetError(
+            "No valid image of the tables of sequences has a finite pixel_to_sky. Make the tables again."
+        )
+    finest = min(known, key=lambda source: source.pixel_scale)
+    coarsest = max(known, key=lambda source: source.pixel_scale)
+    if coarsest.pixel_scale > (1 + PIXEL_SCALE_TOLERANCE) * finest.pixel_scale:
+        raise TrainingSetError(
+            f"The sequences of {coarsest.data_id} have pixels of {coarsest.pixel_scale:.4f} arcsec, those of "
+            f"{finest.data_id} of {finest.pixel_scale:.4f} arcsec. Train on collections that were made with "
+            "one configuration."
+        )
+    return float(np.median([source.pixel_scale for source in known]))
 
 
 def _straddles(columns: Mapping[str, np.ndarray], shape: Shape) -> np.ndarray:
@@ -314,6 +345,7 @@ def _assemble(
     kept: Sequence[Table],
     store: ArrayStore,
     shape: Shape,
+    pixel_scale: float,
     records: list[dict[str, Any]],
     counts: collections.Counter[str],
 ) -> TrainingSet:
@@ -324,6 +356,7 @@ def _assemble(
     return TrainingSet(
         store=store,
         shape=shape,
+        pixel_scale=pixel_scale,
         split=split,
         injected=injected,
         snr=_gather(kept, "snr"),

@@ -12,6 +12,7 @@ from lsst.pex.config import Config, DictField, Field, ListField, RangeField
 
 from .._sequences import BANDS
 from ..photometry import RUBIN_ZERO_POINTS
+from ..populations import TNO_COLOURS
 
 SKY_BRIGHTNESS = {"u": 22.95, "g": 22.24, "r": 21.20, "i": 20.47, "z": 19.60, "y": 18.63}
 """AB magnitudes per arcsec^2 of the dark sky at the zenith of Cerro Pachon,
@@ -253,7 +254,11 @@ class SimulateSurveyConfig(Config):
     object_position_angle_max = Field[float](
         doc="Largest position angle of the motion, deg east of north.", default=360.0
     )
-    object_color = Field[float](doc="g - r of moving objects, mag.", default=0.6)
+    object_colours = DictField[str, float](
+        doc="AB magnitude of moving objects in each band less that in r, mag; by default TNO_COLOURS, those "
+        "of injected objects: sunlight off a moderately red surface (slope of Sheppard 2010, AJ 139, 1394).",
+        default=dict(TNO_COLOURS),
+    )
     object_file = Field[str](
         doc="Table of moving objects that astropy can read, with the columns object_id, ra, dec (deg, at "
         "mjd), mjd (TAI), rate_ra_cosdec, rate_dec (arcsec/hour) and mag (r).",
@@ -342,7 +347,7 @@ class SimulateSurveyConfig(Config):
             raise ValueError(
                 f"n_visits={self.n_visits} is less than one for each of bands={list(self.bands)}."
             )
-        for name in ("sky_brightness", "zero_points", "extinction"):
+        for name in ("sky_brightness", "zero_points", "extinction", "object_colours"):
             if missing := [band for band in BANDS if band not in getattr(self, name)]:
                 raise ValueError(f"{name} has no value for the bands {missing}.")
 
@@ -358,8 +363,14 @@ class SimulateSurveyConfig(Config):
     def _validate_objects(self) -> None:
         from ._objects import read_objects
 
+        if self.object_colours["r"] != 0:
+            raise ValueError(
+                f"object_colours['r']={self.object_colours['r']} mag must be 0: they are less r."
+            )
+        if bad := {band: value for band, value in self.object_colours.items() if not np.isfinite(value)}:
+            raise ValueError(f"object_colours must be finite: {bad}.")
         if self.object_file:
-            read_objects(self.object_file, self.object_color)
+            read_objects(self.object_file, self.object_colours)
 
     def _validate_coverage(self) -> None:
         from ._sky import tract_half_size

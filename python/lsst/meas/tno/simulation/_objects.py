@@ -4,10 +4,10 @@
 
 from __future__ import annotations
 
-__all__ = ("MovingObjects", "StraightTrajectories", "make_objects", "make_truth_table", "read_objects")
+__all__ = ("SimulatedObjects", "StraightTrajectories", "make_objects", "make_truth_table", "read_objects")
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -19,7 +19,6 @@ from ..geometry import inverse_gnomonic
 from ..photometry import ab_mag_to_njy
 from ._observations import SECONDS
 from ._random import Stream, make_generator
-from ._scene import band_magnitude
 from ._sky import tract_half_size
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ FILE_COLUMNS = ("object_id", "ra", "dec", "mjd", "rate_ra_cosdec", "rate_dec", "
 """Columns of a table of moving objects."""
 
 
-class MovingObjects(Protocol):
+class SimulatedObjects(Protocol):
     """What images need to know of moving objects.
 
     A class that computes positions from orbits can stand in for
@@ -46,8 +45,8 @@ class MovingObjects(Protocol):
         """AB magnitudes in r."""
 
     @property
-    def color(self) -> float:
-        """Their g - r, mag."""
+    def colours(self) -> Mapping[str, float]:
+        """AB magnitude in each band less that in r, mag."""
 
     def __len__(self) -> int: ...
 
@@ -96,8 +95,8 @@ class StraightTrajectories:
     mag: np.ndarray
     """AB magnitudes in r."""
 
-    color: float = 0.6
-    """g - r, mag (`float`)."""
+    colours: Mapping[str, float]
+    """AB magnitude in each band less that in r, mag."""
 
     def __len__(self) -> int:
         return len(self.object_id)
@@ -151,7 +150,7 @@ def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> StraightT
         Raised if the file lacks a column or has values that are not finite.
     """
     if config.object_file:
-        return read_objects(config.object_file, config.object_color)
+        return read_objects(config.object_file, dict(config.object_colours))
     rng = make_generator(config, Stream.OBJECTS)
     n = config.n_objects
     half_width, half_height = tract_half_size(config)
@@ -172,11 +171,24 @@ def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> StraightT
         rate_ra_cosdec=rate * np.sin(angle),
         rate_dec=rate * np.cos(angle),
         mag=rng.uniform(config.object_mag_min, config.object_mag_max, n),
-        color=config.object_color,
+        colours=dict(config.object_colours),
     )
 
 
-def fluxes(objects: MovingObjects, band: str) -> np.ndarray:
+def magnitudes(objects: SimulatedObjects, band: str) -> np.ndarray:
+    """Return the AB magnitudes of objects in a band.
+
+    Parameters
+    ----------
+    objects
+        The objects.
+    band
+        The band.
+    """
+    return objects.mag + objects.colours[band]
+
+
+def fluxes(objects: SimulatedObjects, band: str) -> np.ndarray:
     """Return the fluxes of objects in a band, nJy.
 
     Parameters
@@ -186,10 +198,10 @@ def fluxes(objects: MovingObjects, band: str) -> np.ndarray:
     band
         The band.
     """
-    return ab_mag_to_njy(band_magnitude(objects.mag, objects.color, band))
+    return ab_mag_to_njy(magnitudes(objects, band))
 
 
-def trail_times(objects: MovingObjects, visit: Visit, pixel_scale: float) -> np.ndarray:
+def trail_times(objects: SimulatedObjects, visit: Visit, pixel_scale: float) -> np.ndarray:
     """Return the times at which to draw the objects in an exposure, so that
     none moves by more than a quarter of a pixel from one to the next.
 
@@ -216,7 +228,7 @@ def trail_times(objects: MovingObjects, visit: Visit, pixel_scale: float) -> np.
 
 
 def make_truth_rows(
-    objects: MovingObjects, visit: Visit, detector: int, x: np.ndarray, y: np.ndarray, inside: np.ndarray
+    objects: SimulatedObjects, visit: Visit, detector: int, x: np.ndarray, y: np.ndarray, inside: np.ndarray
 ) -> Table:
     """Return the truth of the objects on a detector in a visit.
 
@@ -246,7 +258,7 @@ def make_truth_rows(
         "x": x,
         "y": y,
         "flux": fluxes(objects, visit.band),
-        "mag": band_magnitude(objects.mag, objects.color, visit.band),
+        "mag": magnitudes(objects, visit.band),
         "rate": rate,
         "position_angle": position_angle,
     }
@@ -290,15 +302,15 @@ def _to_table(values: dict[str, np.ndarray]) -> Table:
     )
 
 
-def read_objects(path: str, color: float) -> StraightTrajectories:
+def read_objects(path: str, colours: Mapping[str, float]) -> StraightTrajectories:
     """Read moving objects from a file.
 
     Parameters
     ----------
     path
         Path of a table with the columns of `FILE_COLUMNS`.
-    color
-        Their g - r, mag.
+    colours
+        Their AB magnitude in each band less that in r, mag.
 
     Raises
     ------
@@ -315,4 +327,6 @@ def read_objects(path: str, color: float) -> StraightTrajectories:
     arrays = {name: np.asarray(table[name], dtype=float) for name in FILE_COLUMNS[1:]}
     if bad := [name for name, array in arrays.items() if not np.all(np.isfinite(array))]:
         raise ValueError(f"object_file={path!r} has values that are not finite in the columns {bad}.")
-    return StraightTrajectories(object_id=np.asarray(table["object_id"], dtype=str), color=color, **arrays)
+    return StraightTrajectories(
+        object_id=np.asarray(table["object_id"], dtype=str), colours=colours, **arrays
+    )

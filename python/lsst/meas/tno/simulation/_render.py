@@ -17,7 +17,7 @@ from ..photometry import ab_mag_to_njy
 from ._camera import Camera, SimDetector, make_camera
 from ._config import SimulateSurveyConfig
 from ._galaxies import draw_galaxies
-from ._objects import MovingObjects, fluxes, make_objects, trail_times
+from ._objects import SimulatedObjects, fluxes, make_objects, trail_times
 from ._observations import Visit, plan_visits
 from ._pixels import bad_columns, detect, draw_cosmic_rays, interpolate_rows, saturate
 from ._psf import VisitPsf
@@ -50,7 +50,7 @@ class Scene:
     galaxies: Galaxies
     """The galaxies."""
 
-    objects: MovingObjects
+    objects: SimulatedObjects
     """What moves."""
 
 

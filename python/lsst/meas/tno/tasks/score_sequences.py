@@ -25,7 +25,7 @@ from lsst.pipe.base import (
 )
 
 from .._schema import SCHEMAS
-from ..nn.inputs import PIXEL_COLUMNS
+from ..nn.inputs import PIXEL_COLUMNS, PIXEL_SCALE_COLUMNS
 
 if TYPE_CHECKING:
     from ..nn.classifier import Classifier
@@ -96,7 +96,7 @@ class ScoreSequencesTask(PipelineTask):
         handle = butlerQC.get(inputRefs.sequences)
         schema = _schema_of(handle.get(component="columns"))
         names = [column.name for column in schema if column.name not in COMPUTED]
-        names += [*PIXEL_COLUMNS, *classifier.architecture.columns]
+        names += [*PIXEL_COLUMNS, *PIXEL_SCALE_COLUMNS, *classifier.architecture.columns]
         sequences = handle.get(parameters={"columns": list(dict.fromkeys(names))})
         butlerQC.put(self.run(sequences=sequences, classifier=classifier), outputRefs)
 
@@ -107,8 +107,8 @@ class ScoreSequencesTask(PipelineTask):
         ----------
         sequences
             Image sequences; of the columns at least those of `SCORE_COLUMNS`
-            but logit and score, and those the classifier's network is fed
-            with.
+            but logit and score, those of `PIXEL_SCALE_COLUMNS`, and those the
+            classifier's network is fed with.
         classifier
             The classifier.
 
@@ -122,7 +122,9 @@ class ScoreSequencesTask(PipelineTask):
         Raises
         ------
         lsst.meas.tno.nn.classifier.ShapeMismatchError
-            Raised if the classifier was not made for such sequences.
+            Raised if the classifier was not made for sequences of this shape.
+        lsst.meas.tno.nn.classifier.PixelScaleMismatchError
+            Raised if it was not made for sequences of this pixel scale.
         NoWorkFound
             Raised if there are no sequences.
         """
@@ -130,6 +132,7 @@ class ScoreSequencesTask(PipelineTask):
 
         if len(sequences) == 0:
             raise NoWorkFound("There are no sequences to score.")
+        classifier.check_pixel_scale({name: np.asarray(sequences[name]) for name in PIXEL_SCALE_COLUMNS})
         names = dict.fromkeys((*PIXEL_COLUMNS, *classifier.architecture.columns))
         columns = {name: np.asarray(sequences[name]) for name in names}
         with reproducible(n_threads=self.config.n_threads):

@@ -172,6 +172,7 @@ class TrainClassifierTask(PipelineTask):
             self.config.architecture.name,
             architecture,
             training_set.shape,
+            training_set.pixel_scale,
             training={
                 "config": self.config.training.toDict(),
                 "device": trainer.device.type,
