@@ -83,7 +83,7 @@ def commands(repo: Path) -> dict[str, list[str]]:
     pipetask += ["-c", "parameters:inputImage=difference_image"]
     pipetask += ["-c", "parameters:inputStorageClass=DifferenceImage"]
     # Small cutouts are enough, and save time.
-    pipetask += ["-c", "parameters:cutoutSize=28", "-c", "extractCutouts:n_positions=400"]
+    pipetask += ["-c", "parameters:cutoutSize=28"]
     # Training and test are told apart by trixels, of which so little sky has
     # only a few unless they are small.
     pipetask += ["-c", "extractCutouts:htm_level=13"]
@@ -93,13 +93,14 @@ def commands(repo: Path) -> dict[str, list[str]]:
         "Simulate a survey": ["butler", "simulate-tno-survey", str(repo)],
         "Inject objects and train a classifier": [
             *(*pipetask, *training),
+            *("-c", "extractCutouts:n_positions=400"),
             *("-c", "trainClassifier:training.n_threads=2"),
-            *("-c", "trainClassifier:training.max_epochs=10"),
+            *("-c", "trainClassifier:training.max_epochs=8"),
         ],
         "Score the sky, and the injected objects": [
             *(*pipetask, *search),
             # Other positions than those of the training.
-            *("-c", "extractCutouts:seed=1"),
+            *("-c", "extractCutouts:n_positions=200", "-c", "extractCutouts:seed=1"),
         ],
     }
 
