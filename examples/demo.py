@@ -167,17 +167,17 @@ def distances(table: Table, truth: Table) -> np.ndarray:
 
 
 def plot_found(butler: Butler, injected: Table, truth: Table, path: Path) -> None:
-    """Draw the one of highest S/N of the test objects that score above every
-    test sequence without an object.
+    """Draw one of the test objects that score above every test sequence
+    without an object: one that is bright and moves far.
     """
     test = injected[injected["split"] == TEST]
+    # Objects of the simulation score high too, and would steal the show.
+    test = test[distances(test, truth) > ALONE]
     objects = test[test["injected"]]
-    # Not one beside an object of the simulation, which would steal the show.
-    objects = objects[distances(objects, truth) > ALONE]
     found = objects[objects["logit"] > np.max(test["logit"][~test["injected"]], initial=-np.inf)]
     if len(found) == 0:
         found = objects[[int(np.argmax(objects["logit"]))]]
-    shown = found[int(np.argmax(found["snr"]))]
+    shown = found[int(np.argmax(found["snr"] * found["rate"]))]
     data_id = {"skymap": SKYMAP, "tract": int(shown["tract"]), "patch": int(shown["patch"])}
     table = butler.get("tno_sequences_injected", data_id)
     sequences = ImageSequences.from_table(table[table["sequence_id"] == shown["sequence_id"]])
