@@ -9,7 +9,9 @@ from __future__ import annotations
 
 __all__ = (
     "CUTOUT_COLUMNS",
+    "EPHEMERIDES_COLUMNS",
     "INJECTION_COLUMNS",
+    "ORBIT_COLUMNS",
     "SCHEMAS",
     "SCORE_COLUMNS",
     "SIMULATED_OBJECT_COLUMNS",
@@ -47,7 +49,7 @@ class Column:
 
     shape: tuple[str | int, ...] = ()
     """Shape of one row's value: numbers, or letters that stand for sizes fixed
-    within a table (T images, H x W pixels, K x K pixels of the PSF).
+    within a table (T images, H x W pixels, K x K pixels of the PSF, S steps).
     """
 
     unit: str | None = None
@@ -143,6 +145,37 @@ INJECTION_COLUMNS = (
 )
 """Columns that injection adds to those of `CUTOUT_COLUMNS`."""
 
+_ABSOLUTE_MAGNITUDES = (
+    Column("H", "float64", unit="mag", missing=np.nan, doc="Absolute magnitude in V, of the H, G system."),
+    Column("G", "float64", missing=np.nan, doc="Slope parameter of the H, G system."),
+    Column("M1", "float64", unit="mag", missing=np.nan, doc="Total absolute magnitude of a comet."),
+    Column("K1", "float64", missing=np.nan, doc="Slope of a comet's total magnitude with log10(r)."),
+)
+
+ORBIT_COLUMNS = (
+    Column("name", TEXT, doc="Designation, and the name if there is one; unique."),
+    Column("orbit_class", TEXT, missing="", doc="Class of the orbit, as JPL abbreviates it."),
+    Column("epoch", "float64", unit="d", doc="TDB MJD of osculation."),
+    Column("q", "float64", unit="AU", doc="Perihelion distance."),
+    Column("e", "float64", doc="Eccentricity."),
+    Column("i", "float64", unit="deg", doc="Inclination to the ecliptic of J2000."),
+    Column("node", "float64", unit="deg", doc="Longitude of the ascending node, ecliptic of J2000."),
+    Column("peri", "float64", unit="deg", doc="Argument of perihelion."),
+    Column("tp", "float64", unit="d", doc="TDB MJD of perihelion passage."),
+    *_ABSOLUTE_MAGNITUDES,
+    Column("source", TEXT, missing="", doc="Where the orbit is from."),
+)
+"""Columns of ``tno_orbits``; elements are heliocentric and osculating."""
+
+EPHEMERIDES_COLUMNS = (
+    Column("name", TEXT, doc="Name of the orbit in tno_orbits."),
+    Column("mjd", "float64", ("S",), "d", doc="TDB MJD of each state."),
+    Column("position", "float64", ("S", 3), "AU", doc="Barycentric ICRS position."),
+    Column("velocity", "float64", ("S", 3), "AU / d", doc="Barycentric ICRS velocity."),
+    *_ABSOLUTE_MAGNITUDES,
+)
+"""Columns of ``tno_ephemerides``."""
+
 SCORE_COLUMNS = (
     *_PATCH,
     *_POSITION,
@@ -179,6 +212,8 @@ SIMULATED_OBJECT_COLUMNS = (
 """Columns of ``tno_simulated_objects``, the truth of a simulated survey."""
 
 SCHEMAS: Mapping[str, tuple[Column, ...]] = {
+    "tno_orbits": ORBIT_COLUMNS,
+    "tno_ephemerides": EPHEMERIDES_COLUMNS,
     "tno_cutouts": CUTOUT_COLUMNS,
     "tno_cutouts_injected": (*CUTOUT_COLUMNS, *INJECTION_COLUMNS),
     "tno_sequences": CUTOUT_COLUMNS,
