@@ -1,0 +1,469 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where objects on given orbits are, and where they are seen.
+
+Nothing here needs a file or the network: the Sun and the planets are those of
+astropy's built-in ephemeris.
+"""
+
+from __future__ import annotations
+
+__all__ = (
+    "RUBIN",
+    "Ephemerides",
+    "compute_ephemerides",
+    "compute_states",
+    "observer_states",
+    "visual_magnitude",
+)
+
+import contextlib
+import dataclasses
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import astropy.units as u
+import erfa
+import numpy as np
+from astropy.coordinates import EarthLocation
+from astropy.table import Table
+from astropy.time import Time
+from astropy.utils import iers
+from astropy.utils.exceptions import AstropyWarning
+from numpy.typing import ArrayLike
+
+from lsst.utils.logging import PeriodicLogger
+
+from ._integration import LARGEST_STEP, RULE, SPEED_OF_LIGHT, evaluate, integrate, locate
+from ._kernels import jit
+from ._planets import FIRST_MJD, GM_SUN, LAST_MJD, Planets, bodies_at, earth_state, make_planets, sun_state
+from ._schema import ORBIT_COLUMNS
+from ._two_body import elements_to_states
+from .geometry import ARCSEC
+
+_LOG = logging.getLogger(__name__)
+
+RUBIN = EarthLocation.from_geodetic(-70.749417 * u.deg, -30.244633 * u.deg, 2663.0 * u.m)
+"""Rubin Observatory (code X05 of the Minor Planet Center)."""
+
+DEFAULT_SLOPE = 0.15
+"""Slope parameter G of asteroids for which none is known."""
+
+_MARGIN = LARGEST_STEP + 1e5 / SPEED_OF_LIGHT
+"""Days for which the planets must be known beyond the first and the last
+time: one step, and the way of light from where nothing of interest is.
+"""
+
+_BLOCK = 16
+"""Orbits that a thread takes at a time."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Ephemerides:
+    """What an observer sees of objects, arrays ``(n_orbits, n_times)``.
+
+    Positions are astrometric: where the object was when the light left it, as
+    seen from where the observer is when it arrives, without aberration. All
+    is NaN for an orbit that could not be followed.
+    """
+
+    ra: np.ndarray
+    """ICRS right ascension, deg, in [0, 360)."""
+
+    dec: np.ndarray
+    """ICRS declination, deg."""
+
+    rate_ra_cosdec: np.ndarray
+    """Rate to the east, arcsec/hour."""
+
+    rate_dec: np.ndarray
+    """Rate to the north, arcsec/hour."""
+
+    heliocentric_distance: np.ndarray
+    """Distance from the Sun when the light left, au."""
+
+    topocentric_distance: np.ndarray
+    """Distance that the light travelled, au."""
+
+    phase_angle: np.ndarray
+    """Angle at the object between the Sun and the observer, deg."""
+
+    mag: np.ndarray
+    """Apparent magnitude in V; NaN without absolute magnitude."""
+
+
+def compute_ephemerides(
+    orbits: Table,
+    mjd_tai: ArrayLike,
+    observatory: EarthLocation = RUBIN,
+    *,
+    n_threads: int | None = None,
+) -> Ephemerides:
+    """Compute where objects are seen.
+
+    Parameters
+    ----------
+    orbits
+        Orbits, with the columns of `ORBIT_COLUMNS`; those of magnitudes, of
+        class and source may be left out.
+    mjd_tai
+        TAI MJD of the observations, ``(n_times,)``, in any order.
+    observatory
+        Where the observer is.
+    n_threads
+        Number of threads; all cores if None. The result does not depend on
+        it.
+
+    Returns
+    -------
+    ephemerides : `Ephemerides`
+        Arrays of shape ``(n_orbits, n_times)``.
+
+    Raises
+    ------
+    ValueError
+        Raised if an orbit is impossible, or a time is not between the years
+        1000 and 3000.
+
+    Notes
+    -----
+    Objects move in the field of the Sun, with its first relativistic term,
+    and Mercury to Neptune, from their own epoch on. Other forces (of moons,
+    asteroids, Pluto, gas and light) are left out.
+
+    Memory is that of the result, 64 bytes for each orbit and time.
+    """
+    mjd_tdb, observer_position, observer_velocity = observer_states(mjd_tai, observatory)
+    magnitudes = np.stack([_column(orbits, name) for name in ("H", "G", "M1", "K1")], axis=-1)
+    values = np.full((8, len(orbits), len(mjd_tdb)), np.nan)
+
+    def observe(planets: Planets, row: int, epoch: float, state: tuple[np.ndarray, np.ndarray]) -> bool:
+        return _observe(
+            RULE,
+            planets,
+            *state,
+            epoch,
+            mjd_tdb,
+            observer_position,
+            observer_velocity,
+            magnitudes[row],
+            values[:, row],
+        )
+
+    _for_each_orbit(observe, orbits, mjd_tdb, n_threads)
+    return Ephemerides(
+        **{field.name: array for field, array in zip(dataclasses.fields(Ephemerides), values, strict=True)}
+    )
+
+
+def compute_states(
+    orbits: Table, mjd_tdb: ArrayLike, *, n_threads: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compute where objects are.
+
+    Parameters
+    ----------
+    orbits
+        Orbits, as `compute_ephemerides` takes them.
+    mjd_tdb
+        TDB MJD, ``(n_times,)``, in any order.
+    n_threads
+        Number of threads; all cores if None.
+
+    Returns
+    -------
+    position, velocity : `numpy.ndarray`
+        Barycentric ICRS states, ``(n_orbits, n_times, 3)``, au and au/day;
+        NaN for an orbit that could not be followed.
+    """
+    mjd_tdb = np.array(mjd_tdb, dtype=float, ndmin=1)
+    states = np.full((2, len(orbits), len(mjd_tdb), 3), np.nan)
+
+    def follow(planets: Planets, row: int, epoch: float, state: tuple[np.ndarray, np.ndarray]) -> bool:
+        return _follow(RULE, planets, *state, epoch, mjd_tdb, states[0, row], states[1, row])
+
+    _for_each_orbit(follow, orbits, mjd_tdb, n_threads)
+    return states[0], states[1]
+
+
+def observer_states(
+    mjd_tai: ArrayLike, observatory: EarthLocation = RUBIN
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Compute where an observer is.
+
+    Parameters
+    ----------
+    mjd_tai
+        TAI MJD, ``(n,)``.
+    observatory
+        Where on the Earth the observer is.
+
+    Returns
+    -------
+    mjd_tdb : `numpy.ndarray`
+        TDB MJD, ``(n,)``.
+    position, velocity : `numpy.ndarray`
+        Barycentric ICRS states, ``(n, 3)``, au and au/day.
+
+    Notes
+    -----
+    The rotation of the Earth is that of astropy's table, and the mean one
+    where that ends: UT1 may then be wrong by a second, which moves the
+    observer by 0.5 km, and an object at 30 au by 0.02 mas.
+    """
+    time = Time(np.array(mjd_tai, dtype=float, ndmin=1), format="mjd", scale="tai")
+    with _offline():
+        mjd_tdb = time.tdb.mjd
+        from_geocentre = observatory.get_gcrs_posvel(time)
+    position, velocity = earth_state(mjd_tdb)
+    return (
+        mjd_tdb,
+        position + from_geocentre[0].xyz.to_value(u.au).T,
+        velocity + from_geocentre[1].xyz.to_value(u.au / u.day).T,
+    )
+
+
+def visual_magnitude(
+    absolute: ArrayLike,
+    slope: ArrayLike,
+    heliocentric_distance: ArrayLike,
+    topocentric_distance: ArrayLike,
+    phase_angle: ArrayLike,
+) -> np.ndarray:
+    """Return the apparent magnitudes of asteroids.
+
+    Parameters
+    ----------
+    absolute, slope
+        H and G. Where G is NaN it is taken as 0.15.
+    heliocentric_distance, topocentric_distance
+        Distances, au.
+    phase_angle
+        Angles at the object between the Sun and the observer, deg.
+
+    Returns
+    -------
+    mag : `numpy.ndarray`
+        Apparent magnitudes, in the band of H.
+
+    Notes
+    -----
+    The H, G system (Bowell et al. 1989, in Asteroids II, 524), in its short
+    form for phase angles below 120 deg.
+    """
+    return _visual_magnitude(
+        np.asarray(absolute, dtype=float),
+        np.where(np.isnan(slope), DEFAULT_SLOPE, slope),
+        np.asarray(heliocentric_distance, dtype=float),
+        np.asarray(topocentric_distance, dtype=float),
+        np.radians(phase_angle),
+    )
+
+
+def _column(orbits: Table, name: str) -> np.ndarray:
+    """Return a column of numbers, NaN if it is left out and may be."""
+    column = next(column for column in ORBIT_COLUMNS if column.name == name)
+    if name not in orbits.colnames and column.missing is not None:
+        return np.full(len(orbits), np.nan)
+    if name not in orbits.colnames:
+        raise ValueError(f"The orbits have no column {name!r}; they need those of ORBIT_COLUMNS.")
+    values = u.Quantity(orbits[name], column.unit, copy=False).value if column.unit else orbits[name]
+    return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
+
+
+def _initial_states(orbits: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the epochs, and the barycentric states at them."""
+    q, e, i, node, peri, epoch, tp = (
+        _column(orbits, name) for name in ("q", "e", "i", "node", "peri", "epoch", "tp")
+    )
+    possible = np.isfinite(q + e + i + node + peri + epoch + tp) & (q > 0) & (e >= 0)
+    if not np.all(possible):
+        row = int(np.flatnonzero(~possible)[0])
+        raise ValueError(
+            f"{np.sum(~possible)} orbits are impossible, the first of them {orbits['name'][row]!r}: "
+            f"q = {q[row]} au, e = {e[row]}, i = {i[row]}, node = {node[row]}, peri = {peri[row]} deg, "
+            f"epoch = {epoch[row]}, tp = {tp[row]}."
+        )
+    position, velocity = elements_to_states(q, e, i, node, peri, epoch - tp, GM_SUN)
+    sun_position, sun_velocity = sun_state(epoch)
+    return epoch, position + sun_position, velocity + sun_velocity
+
+
+def _for_each_orbit(
+    function: Callable[[Planets, int, float, tuple[np.ndarray, np.ndarray]], bool],
+    orbits: Table,
+    mjd_tdb: np.ndarray,
+    n_threads: int | None,
+) -> None:
+    """Call a function with the planets, and the row, the epoch and the state
+    of each orbit, in threads; it returns whether it could follow the object.
+    """
+    epoch, position, velocity = _initial_states(orbits)
+    if len(orbits) == 0 or len(mjd_tdb) == 0:
+        return
+    if not np.all(np.isfinite(mjd_tdb)):
+        raise ValueError("The times must be finite.")
+    usable = (epoch > FIRST_MJD + _MARGIN) & (epoch < LAST_MJD - _MARGIN)
+    times = np.concatenate([epoch[usable], mjd_tdb])
+    planets = make_planets(times.min() - _MARGIN, times.max() + _MARGIN)
+    rows = np.flatnonzero(usable)
+    followed = np.zeros(len(orbits), dtype=bool)
+    progress = PeriodicLogger(_LOG)
+
+    def work(block: np.ndarray) -> None:
+        for row in block.tolist():
+            followed[row] = function(planets, row, epoch[row], (position[row], velocity[row]))
+
+    with ThreadPoolExecutor(n_threads or len(os.sched_getaffinity(0))) as executor:
+        blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
+        for done, _ in enumerate(executor.map(work, blocks)):
+            progress.log("Followed %d of %d orbits.", min((done + 1) * _BLOCK, len(rows)), len(rows))
+    _warn_of_lost(orbits, ~usable, "have epochs that are not in the years 1000 to 3000")
+    _warn_of_lost(orbits, usable & ~followed, "went into the Sun or a planet")
+
+
+def _warn_of_lost(orbits: Table, lost: np.ndarray, reason: str) -> None:
+    if np.any(lost):
+        name = orbits["name"][int(np.flatnonzero(lost)[0])]
+        _LOG.warning(
+            "%d of %d orbits %s, the first of them %s; they have no ephemerides.",
+            np.sum(lost),
+            len(orbits),
+            reason,
+            name,
+        )
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let astropy use the tables that it has, whatever their age, silently."""
+    with (
+        iers.conf.set_temp("auto_download", False),
+        iers.conf.set_temp("auto_max_age", None),
+        iers.conf.set_temp("iers_degraded_accuracy", "ignore"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", erfa.ErfaWarning)
+        warnings.simplefilter("ignore", AstropyWarning)
+        yield
+
+
+@jit
+def _visual_magnitude(absolute, slope, heliocentric, topocentric, phase):  # type: ignore[no-untyped-def]
+    tangent = np.tan(0.5 * phase)
+    bright = np.exp(-3.33 * tangent**0.63)
+    dark = np.exp(-1.87 * tangent**1.22)
+    dimming = 2.5 * np.log10((1.0 - slope) * bright + slope * dark)
+    return absolute + 5.0 * np.log10(heliocentric * topocentric) - dimming
+
+
+@jit
+def _both_tracks(rule, planets, position, velocity, epoch, mjd_tdb, light_time):  # type: ignore[no-untyped-def]
+    """Return the paths after and before the epoch that times are on."""
+    after = integrate(rule, planets, position, velocity, epoch, max(epoch, mjd_tdb.max()))
+    before = integrate(
+        rule, planets, position, velocity, epoch, min(epoch, mjd_tdb.min() - light_time) - 1e-9
+    )
+    return after, before
+
+
+@jit
+def _follow(rule, planets, position, velocity, epoch, mjd_tdb, out_position, out_velocity):  # type: ignore[no-untyped-def]
+    after, before = _both_tracks(rule, planets, position, velocity, epoch, mjd_tdb, 0.0)
+    if not (after.complete and before.complete):
+        return False
+    for time in range(len(mjd_tdb)):
+        track = after if mjd_tdb[time] >= epoch else before
+        step, x = locate(track, mjd_tdb[time])
+        evaluate(track.position[step], x, out_position[time])
+        evaluate(track.velocity[step], x, out_velocity[time])
+    return True
+
+
+@jit
+def _longest_light_time(position, velocity, span):  # type: ignore[no-untyped-def]
+    """Return an upper limit of the light time over a span of days. What
+    gets faster than this speed is falling towards the Sun.
+    """
+    distance = np.sqrt(np.sum(position * position))
+    speed = max(np.sqrt(np.sum(velocity * velocity)), 0.03)
+    return (distance + speed * span + 2.0) / SPEED_OF_LIGHT
+
+
+@jit
+def _observe(rule, planets, position, velocity, epoch, mjd_tdb, observer, moving, magnitudes, values):  # type: ignore[no-untyped-def]
+    """Write what is seen of an object by an observer at ``observer`` who is
+    ``moving``, and return whether it could be followed.
+    """
+    span = max(epoch, mjd_tdb.max()) - min(epoch, mjd_tdb.min())
+    light_time = _longest_light_time(position, velocity, span)
+    after, before = _both_tracks(rule, planets, position, velocity, epoch, mjd_tdb, light_time)
+    if not (after.complete and before.complete):
+        return False
+    r, v, ray = np.empty(3), np.empty(3), np.empty(3)
+    sun = np.empty(3)
+    light_time = 0.0
+    for time in range(len(mjd_tdb)):
+        # Each round leaves an error smaller by v/c, below 1e-3.
+        for _ in range(4):
+            mjd = mjd_tdb[time] - light_time
+            track = after if mjd >= epoch else before
+            step, x = locate(track, mjd)
+            evaluate(track.position[step], x, r)
+            square = 0.0
+            for k in range(3):
+                ray[k] = r[k] - observer[time, k]
+                square += ray[k] * ray[k]
+            distance = np.sqrt(square)
+            found = distance / SPEED_OF_LIGHT
+            change = abs(found - light_time)
+            light_time = found
+            if change < 1e-8:
+                break
+        evaluate(track.velocity[step], x, v)
+        bodies_at(planets, mjd_tdb[time] - light_time, 3, sun)
+        _store_view(ray, distance, v, moving[time], values[:4, time])
+        _store_light(ray, distance, r, sun, magnitudes, values[4:, time])
+    return True
+
+
+@jit
+def _store_view(ray, distance, velocity, observer_velocity, values):  # type: ignore[no-untyped-def]
+    """Write RA, Dec, deg, and the rates, arcsec/hour."""
+    x, y, z = ray[0] / distance, ray[1] / distance, ray[2] / distance
+    across = np.sqrt(x * x + y * y)
+    values[0] = np.degrees(np.arctan2(y, x)) % 360.0
+    values[1] = np.degrees(np.arctan2(z, across))
+    # What is seen slows down as the light time grows.
+    away = x * velocity[0] + y * velocity[1] + z * velocity[2]
+    nearing = x * observer_velocity[0] + y * observer_velocity[1] + z * observer_velocity[2]
+    slowed = 1.0 - (away - nearing) / (SPEED_OF_LIGHT + away)
+    u = velocity[0] * slowed - observer_velocity[0]
+    v = velocity[1] * slowed - observer_velocity[1]
+    w = velocity[2] * slowed - observer_velocity[2]
+    to_rate = ARCSEC / 24.0 / distance
+    values[2] = to_rate * (x * v - y * u) / across
+    values[3] = to_rate * (w * across - z * (x * u + y * v) / across)
+
+
+@jit
+def _store_light(ray, distance, position, sun, magnitudes, values):  # type: ignore[no-untyped-def]
+    """Write distances from the Sun and the observer, au, the phase angle,
+    deg, and the magnitude.
+    """
+    square, product = 0.0, 0.0
+    for k in range(3):
+        square += (position[k] - sun[k]) ** 2
+        product += (position[k] - sun[k]) * ray[k]
+    heliocentric = np.sqrt(square)
+    phase = np.arccos(min(max(product / (heliocentric * distance), -1.0), 1.0))
+    absolute, slope, total, k1 = magnitudes
+    if np.isnan(absolute):
+        mag = total + 5.0 * np.log10(distance) + k1 * np.log10(heliocentric)
+    else:
+        slope = DEFAULT_SLOPE if np.isnan(slope) else slope
+        mag = _visual_magnitude(absolute, slope, heliocentric, distance, phase)
+    values[0], values[1], values[2], values[3] = heliocentric, distance, np.degrees(phase), mag
