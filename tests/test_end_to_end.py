@@ -18,6 +18,7 @@ from lsst.meas.tno import SCHEMAS, ImageSequences, validate_table
 from lsst.meas.tno.nn.classifier import classifier_from_table
 from lsst.meas.tno.simulation import SimulateSurveyConfig, simulate_survey
 from lsst.meas.tno.tasks import ExtractCutoutsConfig, ExtractCutoutsTask
+from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
 from lsst.pipe.base.testUtils import assertValidOutput, runTestQuantum
 
 pytestmark = pytest.mark.slow
@@ -179,7 +180,7 @@ print(json.dumps({name: [table[name].dtype.str, table[name].shape[1:], str(table
 
 
 def test_bad_files_are_left_out_and_counted(survey, tmp_path):
-    repo = tmp_path / "repo"
+    repo, graph_file = tmp_path / "repo", tmp_path / "run.qg"
     shutil.copytree(survey, repo)
     files = sorted((repo / "TnoSim").rglob("visit_image/**/*.fits"))
     assert len(files) == N_VISITS
@@ -190,6 +191,7 @@ def test_bad_files_are_left_out_and_counted(survey, tmp_path):
         repo,
         "u/test/bad",
         *("-c", "extractCutouts:min_times=4", "-d", "skymap='tno_sim' AND patch=0"),
+        *("--save-qgraph", str(graph_file)),
         pipeline="BuildTrainingSet.yaml",
         labels=("parameters", "extractCutouts"),
     )
@@ -197,10 +199,21 @@ def test_bad_files_are_left_out_and_counted(survey, tmp_path):
     sequences.validate()
     assert np.all(sequences.valid.sum(axis=1) <= N_VISITS - 2)
     metadata = _get(repo, "extractCutouts_metadata", "u/test/bad")["extractCutouts"]
+    # The executor leaves out what is missing before the task can see it.
     assert (metadata["n_visits_given"], metadata["n_visits_used"]) == (N_VISITS - 1, N_VISITS - 2)
     assert metadata["n_visits_unreadable"] == 1
+    assert _visits_in_graph(graph_file) == [(PATCH, N_VISITS)]
+    with Butler.from_config(str(repo), collections="u/test/bad") as butler:
+        assert len(butler.query_datasets("visit_image", data_id=PATCH, limit=None)) == N_VISITS
     assert "No dataset artifact found" in result.stderr
     assert "Left out a visit image" in result.stderr
+
+
+def _visits_in_graph(graph_file):
+    """Return data IDs and numbers of visits as in `pipelines/README.md`."""
+    graph = PredictedQuantumGraph.read_execution_quanta(graph_file)
+    quanta = graph.build_execution_quanta(task_label="extractCutouts").values()
+    return [(dict(quantum.dataId.mapping), len(quantum.inputs["visit_image"])) for quantum in quanta]
 
 
 def test_extract_cutouts_quantum(survey):

@@ -204,10 +204,11 @@ class ExtractCutoutsTask(PipelineTask):
 
     Notes
     -----
-    The metadata count visit images: ``n_visits_given`` to the task (the
-    executor leaves out those whose file is missing, so there may be fewer than
-    in the quantum graph), ``n_visits_unreadable``, ``n_visits_selected`` by
-    time and band, ``n_visits_masked`` altogether, and ``n_visits_used``.
+    The metadata count visit images: ``n_visits_given`` to the task,
+    ``n_visits_unreadable``, ``n_visits_selected`` by time and band,
+    ``n_visits_masked`` altogether, and ``n_visits_used``. The executor takes
+    those whose file is missing out of the quantum before a task sees it; what
+    the quantum graph had is counted as in ``pipelines/README.md``.
     """
 
     ConfigClass: ClassVar = ExtractCutoutsConfig
