@@ -11,8 +11,12 @@ from __future__ import annotations
 __all__ = (
     "RUBIN",
     "Ephemerides",
+    "InitialStates",
+    "ObserverStates",
     "compute_ephemerides",
     "compute_states",
+    "initial_states",
+    "observe",
     "observer_states",
     "visual_magnitude",
 )
@@ -24,6 +28,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import astropy.units as u
 import erfa
@@ -95,6 +100,42 @@ class Ephemerides:
     """Apparent magnitude in V; NaN without absolute magnitude."""
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class InitialStates:
+    """Objects, each at an epoch of its own."""
+
+    name: np.ndarray
+    """Names, ``(n,)``."""
+
+    epoch: np.ndarray
+    """TDB MJD, ``(n,)``."""
+
+    position: np.ndarray
+    """Barycentric ICRS positions, ``(n, 3)``, au."""
+
+    velocity: np.ndarray
+    """Barycentric ICRS velocities, ``(n, 3)``, au/day."""
+
+    magnitudes: np.ndarray
+    """H, G, M1 and K1, ``(n, 4)``; NaN where unknown."""
+
+    def __len__(self) -> int:
+        return len(self.epoch)
+
+
+class ObserverStates(NamedTuple):
+    """Where an observer is, at the times of observations."""
+
+    mjd_tdb: np.ndarray
+    """TDB MJD, ``(n,)``."""
+
+    position: np.ndarray
+    """Barycentric ICRS positions, ``(n, 3)``, au."""
+
+    velocity: np.ndarray
+    """Barycentric ICRS velocities, ``(n, 3)``, au/day."""
+
+
 def compute_ephemerides(
     orbits: Table,
     mjd_tai: ArrayLike,
@@ -136,24 +177,32 @@ def compute_ephemerides(
 
     Memory is that of the result, 64 bytes for each orbit and time.
     """
-    mjd_tdb, observer_position, observer_velocity = observer_states(mjd_tai, observatory)
-    magnitudes = np.stack([_column(orbits, name) for name in ("H", "G", "M1", "K1")], axis=-1)
-    values = np.full((8, len(orbits), len(mjd_tdb)), np.nan)
+    return observe(initial_states(orbits), observer_states(mjd_tai, observatory), n_threads=n_threads)
 
-    def observe(planets: Planets, row: int, epoch: float, state: tuple[np.ndarray, np.ndarray]) -> bool:
-        return _observe(
-            RULE,
-            planets,
-            *state,
-            epoch,
-            mjd_tdb,
-            observer_position,
-            observer_velocity,
-            magnitudes[row],
-            values[:, row],
-        )
 
-    _for_each_orbit(observe, orbits, mjd_tdb, n_threads)
+def observe(states: InitialStates, observer: ObserverStates, *, n_threads: int | None = None) -> Ephemerides:
+    """Compute where objects are seen by an observer.
+
+    Parameters
+    ----------
+    states
+        The objects.
+    observer
+        Where the observer is, at ``n_times`` times.
+    n_threads
+        Number of threads; all cores if None.
+
+    Returns
+    -------
+    ephemerides : `Ephemerides`
+        Arrays of shape ``(n_orbits, n_times)``.
+    """
+    values = np.full((8, len(states), len(observer.mjd_tdb)), np.nan)
+
+    def work(planets: Planets, row: int, state: tuple[np.ndarray, np.ndarray, float]) -> bool:
+        return _observe(RULE, planets, *state, *observer, states.magnitudes[row], values[:, row])
+
+    _for_each_orbit(work, states, observer.mjd_tdb, n_threads)
     return Ephemerides(
         **{field.name: array for field, array in zip(dataclasses.fields(Ephemerides), values, strict=True)}
     )
@@ -180,18 +229,51 @@ def compute_states(
         NaN for an orbit that could not be followed.
     """
     mjd_tdb = np.array(mjd_tdb, dtype=float, ndmin=1)
-    states = np.full((2, len(orbits), len(mjd_tdb), 3), np.nan)
+    values = np.full((2, len(orbits), len(mjd_tdb), 3), np.nan)
 
-    def follow(planets: Planets, row: int, epoch: float, state: tuple[np.ndarray, np.ndarray]) -> bool:
-        return _follow(RULE, planets, *state, epoch, mjd_tdb, states[0, row], states[1, row])
+    def work(planets: Planets, row: int, state: tuple[np.ndarray, np.ndarray, float]) -> bool:
+        return _follow(RULE, planets, *state, mjd_tdb, values[0, row], values[1, row])
 
-    _for_each_orbit(follow, orbits, mjd_tdb, n_threads)
-    return states[0], states[1]
+    _for_each_orbit(work, initial_states(orbits), mjd_tdb, n_threads)
+    return values[0], values[1]
 
 
-def observer_states(
-    mjd_tai: ArrayLike, observatory: EarthLocation = RUBIN
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def initial_states(orbits: Table) -> InitialStates:
+    """Return the states of objects at the epochs of their orbits.
+
+    Parameters
+    ----------
+    orbits
+        Orbits, as `compute_ephemerides` takes them.
+
+    Raises
+    ------
+    ValueError
+        Raised if a column is missing or an orbit is impossible.
+    """
+    q, e, i, node, peri, epoch, tp = (
+        _column(orbits, name) for name in ("q", "e", "i", "node", "peri", "epoch", "tp")
+    )
+    possible = np.isfinite(q + e + i + node + peri + epoch + tp) & (q > 0) & (e >= 0)
+    if not np.all(possible):
+        row = int(np.flatnonzero(~possible)[0])
+        raise ValueError(
+            f"{np.sum(~possible)} orbits are impossible, the first of them {orbits['name'][row]!r}: "
+            f"q = {q[row]} au, e = {e[row]}, i = {i[row]}, node = {node[row]}, peri = {peri[row]} deg, "
+            f"epoch = {epoch[row]}, tp = {tp[row]}."
+        )
+    position, velocity = elements_to_states(q, e, i, node, peri, epoch - tp, GM_SUN)
+    sun_position, sun_velocity = sun_state(epoch)
+    return InitialStates(
+        name=np.asarray(orbits["name"], dtype=str),
+        epoch=epoch,
+        position=position + sun_position,
+        velocity=velocity + sun_velocity,
+        magnitudes=np.stack([_column(orbits, name) for name in ("H", "G", "M1", "K1")], axis=-1),
+    )
+
+
+def observer_states(mjd_tai: ArrayLike, observatory: EarthLocation = RUBIN) -> ObserverStates:
     """Compute where an observer is.
 
     Parameters
@@ -203,10 +285,8 @@ def observer_states(
 
     Returns
     -------
-    mjd_tdb : `numpy.ndarray`
-        TDB MJD, ``(n,)``.
-    position, velocity : `numpy.ndarray`
-        Barycentric ICRS states, ``(n, 3)``, au and au/day.
+    states : `ObserverStates`
+        Times, positions and velocities.
 
     Notes
     -----
@@ -219,7 +299,7 @@ def observer_states(
         mjd_tdb = time.tdb.mjd
         from_geocentre = observatory.get_gcrs_posvel(time)
     position, velocity = earth_state(mjd_tdb)
-    return (
+    return ObserverStates(
         mjd_tdb,
         position + from_geocentre[0].xyz.to_value(u.au).T,
         velocity + from_geocentre[1].xyz.to_value(u.au / u.day).T,
@@ -274,66 +354,47 @@ def _column(orbits: Table, name: str) -> np.ndarray:
     return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
 
 
-def _initial_states(orbits: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the epochs, and the barycentric states at them."""
-    q, e, i, node, peri, epoch, tp = (
-        _column(orbits, name) for name in ("q", "e", "i", "node", "peri", "epoch", "tp")
-    )
-    possible = np.isfinite(q + e + i + node + peri + epoch + tp) & (q > 0) & (e >= 0)
-    if not np.all(possible):
-        row = int(np.flatnonzero(~possible)[0])
-        raise ValueError(
-            f"{np.sum(~possible)} orbits are impossible, the first of them {orbits['name'][row]!r}: "
-            f"q = {q[row]} au, e = {e[row]}, i = {i[row]}, node = {node[row]}, peri = {peri[row]} deg, "
-            f"epoch = {epoch[row]}, tp = {tp[row]}."
-        )
-    position, velocity = elements_to_states(q, e, i, node, peri, epoch - tp, GM_SUN)
-    sun_position, sun_velocity = sun_state(epoch)
-    return epoch, position + sun_position, velocity + sun_velocity
-
-
 def _for_each_orbit(
-    function: Callable[[Planets, int, float, tuple[np.ndarray, np.ndarray]], bool],
-    orbits: Table,
+    function: Callable[[Planets, int, tuple[np.ndarray, np.ndarray, float]], bool],
+    states: InitialStates,
     mjd_tdb: np.ndarray,
     n_threads: int | None,
 ) -> None:
-    """Call a function with the planets, and the row, the epoch and the state
-    of each orbit, in threads; it returns whether it could follow the object.
+    """Call a function with the planets, and the row and the state of each
+    object, in threads; it returns whether it could follow the object.
     """
-    epoch, position, velocity = _initial_states(orbits)
-    if len(orbits) == 0 or len(mjd_tdb) == 0:
+    if len(states) == 0 or len(mjd_tdb) == 0:
         return
     if not np.all(np.isfinite(mjd_tdb)):
         raise ValueError("The times must be finite.")
-    usable = (epoch > FIRST_MJD + _MARGIN) & (epoch < LAST_MJD - _MARGIN)
-    times = np.concatenate([epoch[usable], mjd_tdb])
+    usable = (states.epoch > FIRST_MJD + _MARGIN) & (states.epoch < LAST_MJD - _MARGIN)
+    times = np.concatenate([states.epoch[usable], mjd_tdb])
     planets = make_planets(times.min() - _MARGIN, times.max() + _MARGIN)
     rows = np.flatnonzero(usable)
-    followed = np.zeros(len(orbits), dtype=bool)
+    followed = np.zeros(len(states), dtype=bool)
     progress = PeriodicLogger(_LOG)
 
     def work(block: np.ndarray) -> None:
         for row in block.tolist():
-            followed[row] = function(planets, row, epoch[row], (position[row], velocity[row]))
+            state = states.position[row], states.velocity[row], states.epoch[row]
+            followed[row] = function(planets, row, state)
 
     with ThreadPoolExecutor(n_threads or len(os.sched_getaffinity(0))) as executor:
         blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
         for done, _ in enumerate(executor.map(work, blocks)):
             progress.log("Followed %d of %d orbits.", min((done + 1) * _BLOCK, len(rows)), len(rows))
-    _warn_of_lost(orbits, ~usable, "have epochs that are not in the years 1000 to 3000")
-    _warn_of_lost(orbits, usable & ~followed, "went into the Sun or a planet")
+    _warn_of_lost(states, ~usable, "have epochs that are not in the years 1000 to 3000")
+    _warn_of_lost(states, usable & ~followed, "went into the Sun or a planet")
 
 
-def _warn_of_lost(orbits: Table, lost: np.ndarray, reason: str) -> None:
+def _warn_of_lost(states: InitialStates, lost: np.ndarray, reason: str) -> None:
     if np.any(lost):
-        name = orbits["name"][int(np.flatnonzero(lost)[0])]
         _LOG.warning(
             "%d of %d orbits %s, the first of them %s; they have no ephemerides.",
             np.sum(lost),
-            len(orbits),
+            len(states),
             reason,
-            name,
+            states.name[lost][0],
         )
 
 
