@@ -9,19 +9,16 @@ __all__ = ("BANDS", "ImageSequences", "Injection", "MaskBit")
 import dataclasses
 import enum
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from astropy.table import Column as AstropyColumn
 from astropy.table import Table
 
+from ._columns import ColumnArrays, Index, make_table
 from ._schema import CUTOUT_COLUMNS, INJECTION_COLUMNS, Column, SchemaError, validate_table
 
 BANDS = "ugrizy"
 """Bands of Rubin; the ``band`` column is an index in it."""
-
-type Index = slice | np.ndarray
 
 
 class MaskBit(enum.IntFlag):
@@ -38,72 +35,8 @@ UNUSABLE = int(MaskBit.NO_DATA | MaskBit.BAD | MaskBit.SATURATED)
 """Bits of pixels that no measurement may use."""
 
 
-class _Columns:
-    """Base of the dataclasses whose fields are arrays with one row a
-    sequence.
-    """
-
-    _schema: tuple[Column, ...]
-
-    @classmethod
-    def full(cls, n_rows: int, **sizes: int) -> Self:
-        """Return rows in which every value is missing.
-
-        Parameters
-        ----------
-        n_rows
-            Number of sequences.
-        **sizes
-            Number of images ``T``, and sizes ``H``, ``W`` and ``K`` in
-            pixels, those which the columns need.
-        """
-        return cls(**{column.name: column.full(n_rows, sizes) for column in cls._schema})
-
-    @classmethod
-    def from_arrays(cls, arrays: Any) -> Self:
-        """Take the columns out of a mapping of arrays, or a table.
-
-        Parameters
-        ----------
-        arrays
-            Mapping from column name to array.
-        """
-        return cls(**{column.name: np.asarray(arrays[column.name]) for column in cls._schema})
-
-    def items(self) -> Iterator[tuple[Column, np.ndarray]]:
-        """Iterate over the columns and their arrays."""
-        for column in self._schema:
-            yield column, getattr(self, column.name)
-
-    def select(self, index: Index) -> Self:
-        """Return some of the rows; views of them if the index is a slice.
-
-        Parameters
-        ----------
-        index
-            Slice, boolean mask or integer indices.
-        """
-        return type(self)(**{column.name: array[index] for column, array in self.items()})
-
-    @classmethod
-    def stack(cls, parts: Sequence[Self]) -> Self:
-        """Concatenate along the rows.
-
-        Parameters
-        ----------
-        parts
-            What to concatenate, at least one.
-        """
-        return cls(
-            **{
-                column.name: np.concatenate([getattr(part, column.name) for part in parts])
-                for column in cls._schema
-            }
-        )
-
-
 @dataclasses.dataclass(kw_only=True, eq=False)
-class Injection(_Columns):
+class Injection(ColumnArrays):
     """Truth of what was injected in each sequence.
 
     The attributes are the columns of the table, one row a sequence;
@@ -127,7 +60,7 @@ class Injection(_Columns):
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
-class ImageSequences(_Columns):
+class ImageSequences(ColumnArrays):
     """Image sequences: tens of images, in order of time, of one small piece
     of sky each.
 
@@ -226,13 +159,7 @@ class ImageSequences(_Columns):
 
     def to_table(self) -> Table:
         """Return an astropy table that shares the arrays."""
-        return Table(
-            [
-                AstropyColumn(array, name=column.name, unit=column.unit, description=column.doc, copy=False)
-                for column, array in self._all_items()
-            ],
-            copy=False,
-        )
+        return make_table(self._all_items())
 
     def to_arrow(self) -> pa.Table:
         """Return an Arrow table that shares the arrays.

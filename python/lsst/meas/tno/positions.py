@@ -17,9 +17,11 @@ __all__ = (
     "sky_box",
     "split_of_hash",
     "split_of_htm",
+    "split_of_orbits",
     "straddles_split",
 )
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -242,6 +244,24 @@ def split_of_hash(key: np.ndarray) -> np.ndarray:
     z ^= z >> np.uint64(31)
     fraction = (z >> np.uint64(11)).astype(np.float64) / 2.0**53
     return np.searchsorted(np.cumsum(SPLIT_FRACTIONS)[:-1], fraction, side="right").astype(np.uint8)
+
+
+def split_of_orbits(source_orbit: np.ndarray) -> np.ndarray:
+    """Return the split that orbits belong to, by a hash of their name.
+
+    Parameters
+    ----------
+    source_orbit
+        Names of the orbits.
+
+    Returns
+    -------
+    split : `numpy.ndarray`
+        Indices in `SPLITS`, uint8.
+    """
+    names, inverse = np.unique(np.asarray(source_orbit, dtype=str), return_inverse=True)
+    keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in names]
+    return split_of_hash(np.array(keys, dtype=np.uint64))[inverse]
 
 
 def straddles_split(ra: np.ndarray, dec: np.ndarray, htm: np.ndarray, size: float) -> np.ndarray:

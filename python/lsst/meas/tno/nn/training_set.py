@@ -8,7 +8,7 @@ that the memory needed does not grow with the number of tables.
 
 from __future__ import annotations
 
-__all__ = ("ArrayStore", "TrainingSet", "TrainingSetError", "read_training_set", "split_of_orbits")
+__all__ = ("ArrayStore", "TrainingSet", "TrainingSetError", "read_training_set")
 
 import collections
 import dataclasses
@@ -25,7 +25,7 @@ from lsst.pipe.base import InMemoryDatasetHandle
 from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
 
 from ..geometry import pixel_area
-from ..positions import SPLITS, split_of_hash, straddles_split
+from ..positions import SPLITS, split_of_orbits, straddles_split
 from .architectures import Architecture, Shape
 from .inputs import PIXEL_COLUMNS, PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
 
@@ -190,24 +190,6 @@ def read_training_set(
         for source, labels in zip(sources, kept, strict=True)
     ]
     return _assemble(kept, store, shape, pixel_scale, records, counts)
-
-
-def split_of_orbits(source_orbit: np.ndarray) -> np.ndarray:
-    """Return the split that orbits belong to, by a hash of their name.
-
-    Parameters
-    ----------
-    source_orbit
-        Names of the orbits.
-
-    Returns
-    -------
-    split : `numpy.ndarray`
-        Indices in `SPLITS`, uint8.
-    """
-    names, inverse = np.unique(np.asarray(source_orbit, dtype=str), return_inverse=True)
-    keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in names]
-    return split_of_hash(np.array(keys, dtype=np.uint64))[inverse]
 
 
 def _data_id_of(handle: Handle) -> dict[str, Any]:
