@@ -2,6 +2,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Definitions of the subcommands; what they do is imported when they run."""
 
-__all__ = ("simulate_tno_survey",)
+__all__ = ("ingest_tno_orbits", "simulate_tno_survey")
 
-from .commands import simulate_tno_survey
+from .commands import ingest_tno_orbits, simulate_tno_survey

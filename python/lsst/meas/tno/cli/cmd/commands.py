@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("simulate_tno_survey",)
+__all__ = ("ingest_tno_orbits", "simulate_tno_survey")
 
 import os
 from typing import Any
@@ -48,3 +48,62 @@ def simulate_tno_survey(**kwargs: Any) -> None:  # numpydoc ignore=PR01
     from ..simulate import simulate
 
     simulate(**kwargs)
+
+
+_INGEST_EXAMPLE = """\b
+Examples: a file of the Minor Planet Center; JPL's TNOs, saved as files too,
+and 10000 synthetic orbits beside them:
+  butler ingest-tno-orbits REPO Distant.txt
+  butler ingest-tno-orbits REPO --sbdb TNO --synthetic 10000 --run tno/orbits/big
+\b
+Use them with: pipetask run -i tno/orbits,...
+"""
+
+
+@click.command(
+    name="ingest-tno-orbits",
+    short_help="Write a catalog of orbits of trans-Neptunian objects or comets.",
+    cls=ButlerCommand,
+    epilog=_INGEST_EXAMPLE,
+)
+@repo_argument(required=True, help="REPO is the path or URI of a butler repository.")
+@click.argument("file", nargs=-1, type=click.Path(exists=True, dir_okay=False))
+@click.option(
+    "--sbdb",
+    metavar="CLASS",
+    multiple=True,
+    type=click.Choice(("TNO", "HYA", "PAA", "HYP", "PAR")),
+    help="Query JPL's Small-Body Database for the orbits of a class: TNO, HYA and PAA (hyperbolic and "
+    "parabolic asteroids), HYP and PAR (such comets). May be repeated.",
+)
+@click.option("--synthetic", metavar="N", type=click.IntRange(min=1), help="Draw N synthetic orbits.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of --synthetic.")
+@click.option(
+    "--run",
+    metavar="COLLECTION",
+    default="tno/orbits",
+    show_default=True,
+    help="RUN collection to write tno_orbits to; give it to pipetask as an input: -i tno/orbits,...",
+)
+@click.option("--replace", is_flag=True, help="Replace the catalog of the run, and files that are saved.")
+@click.option(
+    "--save-dir",
+    metavar="FOLDER",
+    default=".",
+    show_default=True,
+    help="Folder in which --sbdb saves JPL's answers (sbdb_CLASS.json) and the whole catalog "
+    "(tno_orbits.csv), each of which can be ingested as FILE.",
+)
+def ingest_tno_orbits(repo: str, file: tuple[str, ...], **kwargs: Any) -> None:  # numpydoc ignore=PR01
+    """Write a catalog of orbits to a butler repository, as tno_orbits.
+
+    FILE is a catalog of orbits; several are put together. Its format is
+    recognised: JPL's Small-Body Database (answers of its query API, CSV
+    exports), JPL's ELEMENTS.COMET, MPCORB lines of the Minor Planet Center,
+    or a CSV, ECSV or Parquet table with the columns of tno_orbits. Of objects
+    that are there twice the first is kept, and what is no orbit is left out;
+    both are reported.
+    """
+    from ..ingest_orbits import ingest_orbits
+
+    ingest_orbits(repo, file, **kwargs)

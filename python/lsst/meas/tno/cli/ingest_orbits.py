@@ -1,0 +1,204 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``butler ingest-tno-orbits`` does."""
+
+from __future__ import annotations
+
+__all__ = ("ingest_orbits",)
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from lsst.daf.butler import Butler, DatasetRef
+
+    from ..orbits import OrbitCatalog, RejectedRow
+
+_LOG = logging.getLogger("lsst.meas.tno.orbits")
+
+DATASET_TYPE = "tno_orbits"
+
+_CATALOG_FILE = "tno_orbits.csv"
+
+_MAX_REJECTED = 20
+"""Rejected rows of which each is logged."""
+
+
+def ingest_orbits(
+    repo: str,
+    file: Sequence[str],
+    *,
+    sbdb: Sequence[str],
+    synthetic: int | None,
+    seed: int,
+    run: str,
+    replace: bool,
+    save_dir: str,
+) -> None:
+    """Write a catalog of orbits to a repository, and print what was written.
+
+    Nothing is written before everything has been read.
+
+    Parameters
+    ----------
+    repo
+        Path or URI of the repository.
+    file
+        Paths of files of orbits.
+    sbdb
+        Orbit classes to query JPL's database for.
+    synthetic
+        Number of synthetic orbits, or `None`.
+    seed
+        Seed of the synthetic orbits.
+    run
+        RUN collection to write to.
+    replace
+        Replace the catalog that is in the run, and the files that are saved.
+    save_dir
+        Folder to save JPL's answers and the catalog in.
+
+    Raises
+    ------
+    click.ClickException
+        Raised if a catalog cannot be read, or not be written there.
+    """
+    from ..orbits import concatenate_orbits, write_orbits
+
+    classes = list(dict.fromkeys(sbdb))
+    if not file and not classes and synthetic is None:
+        raise click.ClickException("There is nothing to ingest: give a FILE, --sbdb or --synthetic.")
+    answer_paths = {name: Path(save_dir) / f"sbdb_{name}.json" for name in classes}
+    catalog_path = Path(save_dir) / _CATALOG_FILE
+    with _one_line_errors(), _open(repo) as butler:
+        old = _find_old(butler, run, replace)
+        if classes:
+            _check_files([*answer_paths.values(), catalog_path], replace)
+        catalogs = [*_read_files(file)]
+        answers = _query(classes)
+        catalogs += _parse_answers(answers)
+        catalogs += _make_synthetic(synthetic, seed)
+        catalog = concatenate_orbits(catalogs)
+        _log_rejected(catalog.rejected)
+        if classes:
+            _save(answers, answer_paths)
+            write_orbits(catalog.orbits, catalog_path)
+            click.echo(f"Saved {', '.join(map(str, answer_paths.values()))} and {catalog_path}.")
+        _put(butler, catalog, run, old)
+    click.echo(f"Wrote {len(catalog.orbits)} orbits to {repo}, rejected {len(catalog.rejected)} rows.")
+    click.echo(f"Use them with: pipetask run -b {repo} -i {run},... ...")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn errors that the user can do something about into one line."""
+    from lsst.daf.butler import ButlerUserError
+    from lsst.daf.butler.registry import ConflictingDefinitionError
+
+    from ..orbits import SbdbError
+
+    expected = (ButlerUserError, ConflictingDefinitionError, OSError, SbdbError, TypeError, ValueError)
+    try:
+        yield
+    except expected as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        raise click.ClickException(message) from error
+
+
+@contextmanager
+def _open(repo: str) -> Iterator[Butler]:
+    from lsst.daf.butler import Butler
+
+    with Butler.from_config(repo, writeable=True) as butler:
+        yield butler
+
+
+def _find_old(butler: Butler, run: str, replace: bool) -> list[DatasetRef]:
+    """Return the catalog that is to be replaced, if any."""
+    from lsst.daf.butler import CollectionType, MissingCollectionError
+
+    try:
+        kind = butler.collections.get_info(run).type
+    except MissingCollectionError:
+        return []
+    if kind is not CollectionType.RUN:
+        raise click.ClickException(f"{run} is a {kind.name} collection, not a RUN; choose another --run.")
+    if not butler.registry.queryDatasetTypes(DATASET_TYPE):
+        return []
+    old = butler.query_datasets(DATASET_TYPE, collections=run, find_first=False, explain=False)
+    if old and not replace:
+        raise click.ClickException(
+            f"{DATASET_TYPE} already exists in {run}; choose another --run, or --replace it."
+        )
+    return old
+
+
+def _check_files(paths: Sequence[Path], replace: bool) -> None:
+    folder = paths[0].parent
+    if not folder.is_dir():
+        raise click.ClickException(f"--save-dir {folder} is not a folder.")
+    if not replace and (existing := [str(path) for path in paths if path.exists()]):
+        raise click.ClickException(
+            f"{', '.join(existing)} would be overwritten; choose another --save-dir, or --replace."
+        )
+
+
+def _read_files(paths: Sequence[str]) -> Iterator[OrbitCatalog]:
+    from ..orbits import read_orbits
+
+    for path in paths:
+        catalog = read_orbits(path)
+        _LOG.info("Read %d orbits from %s.", len(catalog.orbits), path)
+        yield catalog
+
+
+def _query(classes: Sequence[str]) -> dict[str, str]:
+    from ..orbits import fetch_sbdb
+
+    answers = {}
+    for name in classes:
+        _LOG.info("Querying JPL's database for orbits of class %s.", name)
+        answers[name] = fetch_sbdb(name)
+    return answers
+
+
+def _parse_answers(answers: Mapping[str, str]) -> Iterator[OrbitCatalog]:
+    from ..orbits import parse_sbdb_json
+
+    for name, text in answers.items():
+        yield parse_sbdb_json(text, f"sbdb:{name}", f"JPL SBDB, class {name}")
+
+
+def _make_synthetic(n: int | None, seed: int) -> Iterator[OrbitCatalog]:
+    from ..orbits import OrbitCatalog, make_synthetic_orbits
+
+    if n is not None:
+        yield OrbitCatalog(make_synthetic_orbits(n, seed), [])
+
+
+def _log_rejected(rejected: Sequence[RejectedRow]) -> None:
+    for row in rejected[:_MAX_REJECTED]:
+        _LOG.warning("Left out %s", row)
+    if len(rejected) > _MAX_REJECTED:
+        _LOG.warning("Left out %d more rows.", len(rejected) - _MAX_REJECTED)
+
+
+def _save(answers: Mapping[str, str], paths: Mapping[str, Path]) -> None:
+    for name, text in answers.items():
+        paths[name].write_text(text, encoding="utf-8")
+
+
+def _put(butler: Butler, catalog: OrbitCatalog, run: str, old: Sequence[DatasetRef]) -> None:
+    from lsst.daf.butler import DatasetType
+
+    dataset_type = DatasetType(DATASET_TYPE, (), "ArrowAstropy", universe=butler.dimensions)
+    butler.registry.registerDatasetType(dataset_type)
+    butler.collections.register(run)
+    if old:
+        butler.pruneDatasets(old, disassociate=True, unstore=True, purge=True)
+    butler.put(catalog.orbits, dataset_type, run=run)
