@@ -42,6 +42,10 @@ N_BODIES = len(GM_BODIES)
 SEGMENT = 16.0
 """Days that one polynomial spans."""
 
+SEGMENTS_AT_ONCE = 64
+"""Segments are made by so many, so that times near to each other share them.
+"""
+
 DEGREE = 12
 """Degree of the polynomials: Mercury is off by up to 2e-11 au with it, all
 others by less.
@@ -113,19 +117,20 @@ def make_planets(begin: float, end: float) -> Planets:
     ValueError
         Raised if a time is outside of the years 1000 to 3000.
     """
-    first, last = int(np.floor(begin / SEGMENT)), int(np.floor(end / SEGMENT))
-    if not FIRST_MJD <= first * SEGMENT < (last + 1) * SEGMENT <= LAST_MJD:
+    if not FIRST_MJD <= begin <= end <= LAST_MJD:
         raise ValueError(
             f"The built-in ephemeris of the planets holds from TDB MJD {FIRST_MJD:.0f} to {LAST_MJD:.0f}, "
             f"not from {begin} to {end}."
         )
-    return _make_planets(first, last)
+    length = SEGMENT * SEGMENTS_AT_ONCE
+    first, last = int(np.floor(begin / length)), int(np.floor(end / length)) + 1
+    return _make_planets(first * SEGMENTS_AT_ONCE, last * SEGMENTS_AT_ONCE)
 
 
 @functools.lru_cache(maxsize=4)
 def _make_planets(first: int, last: int) -> Planets:
     nodes = chebyshev.chebpts1(DEGREE + 1)
-    middle = (np.arange(first, last + 1) + 0.5) * SEGMENT
+    middle = (np.arange(first, last) + 0.5) * SEGMENT
     mjd = middle[:, np.newaxis] + nodes * SEGMENT / 2
     positions = _body_positions(mjd.ravel()).reshape(len(middle), DEGREE + 1, 3 * N_BODIES)
     to_coefficients = np.linalg.inv(chebyshev.chebvander(nodes, DEGREE))

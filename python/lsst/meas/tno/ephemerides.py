@@ -135,6 +135,16 @@ class ObserverStates(NamedTuple):
     velocity: np.ndarray
     """Barycentric ICRS velocities, ``(n, 3)``, au/day."""
 
+    def select(self, index: np.ndarray) -> ObserverStates:
+        """Return the states at some of the times.
+
+        Parameters
+        ----------
+        index
+            Indices of the times.
+        """
+        return ObserverStates(*(array[index] for array in self))
+
 
 def compute_ephemerides(
     orbits: Table,
