@@ -269,14 +269,15 @@ def test_damaged_csv_lines_are_reported(write: Callable) -> None:
             good.replace("a", "f").replace(",40,,", ",,,"),
             good.replace("a", "g").replace("60200", "2460200.5"),
             good.replace("a", "h").replace(",5,", ",-0.1,"),
+            "i,60200,,1e300,0.1,5,10,20,,5",
         )
     )
     assert list(catalog.orbits["name"]) == ["a"]
     found = reasons(catalog)
-    assert [line for line, _ in found] == [3, 4, 5, 6, 7, 8, 9]
+    assert [line for line, _ in found] == [3, 4, 5, 6, 7, 8, 9, 10]
     parts = (
         *("q is not a number: '4O'", "comma-separated", "9 values, not 10", "tp is missing"),
-        *("q is missing", "is it a JD?", "i=-0.1 deg"),
+        *("q is missing", "is it a JD?", "i=-0.1 deg", "out of range"),
     )
     assert all(part in reason for part, (_, reason) in zip(parts, found, strict=True))
 

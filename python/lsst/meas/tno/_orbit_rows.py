@@ -274,8 +274,9 @@ def make_catalog[T](
             key = designation_key(orbit.name)
             if key in orbits:
                 raise RowError(f"{orbit.name} is a duplicate of line {lines[key]}.")
-        except ValueError as error:
-            rejected.append(RejectedRow(line, _show(row), str(error), str(path)))
+        except (ArithmeticError, ValueError) as error:
+            reason = str(error) if isinstance(error, ValueError) else "The elements are out of range."
+            rejected.append(RejectedRow(line, _show(row), reason, str(path)))
             continue
         orbits[key], lines[key] = orbit, line
     if not orbits:
