@@ -163,10 +163,13 @@ def _no_dubious_years() -> warnings.catch_warnings:
 
 @jit
 def bodies_at(planets, mjd, n_values, values):  # type: ignore[no-untyped-def]
-    """Write the first ``n_values`` coordinates of the bodies at a time."""
+    """Write the first ``n_values`` coordinates of the bodies at a time. Beyond
+    the times of the polynomials they stand still.
+    """
     segment = int(np.floor((mjd - planets.begin) / SEGMENT))
     segment = min(max(segment, 0), planets.coefficients.shape[0] - 1)
     x = 2.0 * ((mjd - planets.begin) / SEGMENT - segment) - 1.0
+    x = min(max(x, -1.0), 1.0)
     before, power = 1.0, x
     for i in range(n_values):
         values[i] = planets.coefficients[segment, 0, i] + x * planets.coefficients[segment, 1, i]

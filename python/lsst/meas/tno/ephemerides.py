@@ -268,7 +268,7 @@ def initial_states(orbits: Table) -> InitialStates:
     if not np.all(possible):
         row = int(np.flatnonzero(~possible)[0])
         raise ValueError(
-            f"{np.sum(~possible)} orbits are impossible, the first of them {orbits['name'][row]!r}: "
+            f"{np.sum(~possible)} orbits are impossible, the first of them {orbits['name'][row]}: "
             f"q = {q[row]} au, e = {e[row]}, i = {i[row]}, node = {node[row]}, peri = {peri[row]} deg, "
             f"epoch = {epoch[row]}, tp = {tp[row]}."
         )
@@ -360,8 +360,10 @@ def _column(orbits: Table, name: str) -> np.ndarray:
         return np.full(len(orbits), np.nan)
     if name not in orbits.colnames:
         raise ValueError(f"The orbits have no column {name!r}; they need those of ORBIT_COLUMNS.")
+    # A Quantity of a column forgets its mask.
+    missing = getattr(orbits[name], "mask", False)
     values = u.Quantity(orbits[name], column.unit, copy=False).value if column.unit else orbits[name]
-    return np.ma.filled(np.ma.asarray(values, dtype=float), np.nan)
+    return np.where(missing, np.nan, np.ma.filled(np.ma.asarray(values, dtype=float), np.nan))
 
 
 def _for_each_orbit(
@@ -506,7 +508,9 @@ def _store_view(ray, distance, velocity, observer_velocity, values):  # type: ig
     """Write RA, Dec, deg, and the rates, arcsec/hour."""
     x, y, z = ray[0] / distance, ray[1] / distance, ray[2] / distance
     across = np.sqrt(x * x + y * y)
-    values[0] = np.degrees(np.arctan2(y, x)) % 360.0
+    ra = np.degrees(np.arctan2(y, x)) % 360.0
+    # The remainder of a tiny negative number is rounded up.
+    values[0] = ra if ra < 360.0 else 0.0
     values[1] = np.degrees(np.arctan2(z, across))
     # What is seen slows down as the light time grows.
     away = x * velocity[0] + y * velocity[1] + z * velocity[2]
