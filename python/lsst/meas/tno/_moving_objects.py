@@ -66,6 +66,11 @@ class MovingObjects:
     ``(n,)``); NaN if there is no such orbit.
     """
 
+    object_id: np.ndarray
+    """Name of the object (`numpy.ndarray` of `str`, ``(n,)``); empty for an
+    object of one sequence, which is named after it.
+    """
+
     source_orbit: np.ndarray
     """Name of the catalog orbit (`numpy.ndarray` of `str`, ``(n,)``); empty
     if there is none.
@@ -87,5 +92,5 @@ class MovingObjects:
             name: np.full(n_rows, np.nan)
             for name in ("mag", "target_snr", "rate", "position_angle", "distance", "distance_scale")
         }
-        source_orbit = np.full(n_rows, "", dtype=object)
-        return cls(drawn=np.zeros(n_rows, dtype=bool), source_orbit=source_orbit, **images, **objects)
+        names = {name: np.full(n_rows, "", dtype=object) for name in ("object_id", "source_orbit")}
+        return cls(drawn=np.zeros(n_rows, dtype=bool), **images, **objects, **names)

@@ -18,6 +18,7 @@ __all__ = (
     "initial_states",
     "observe",
     "observer_states",
+    "view",
     "visual_magnitude",
 )
 
@@ -111,7 +112,9 @@ class InitialStates:
     """TDB MJD, ``(n,)``."""
 
     position: np.ndarray
-    """Barycentric ICRS positions, ``(n, 3)``, au."""
+    """Barycentric ICRS positions, ``(n, 3)``, au; NaN for objects that have
+    none, and will have no ephemerides.
+    """
 
     velocity: np.ndarray
     """Barycentric ICRS velocities, ``(n, 3)``, au/day."""
@@ -213,6 +216,37 @@ def observe(states: InitialStates, observer: ObserverStates, *, n_threads: int |
         return _observe(RULE, planets, *state, *observer, states.magnitudes[row], values[:, row])
 
     _for_each_orbit(work, states, observer.mjd_tdb, n_threads)
+    return _make_ephemerides(values)
+
+
+def view(
+    position: np.ndarray, velocity: np.ndarray, observer: ObserverStates, magnitudes: np.ndarray
+) -> Ephemerides:
+    """Return what an observer sees of objects that are where they were when
+    the light left them.
+
+    Parameters
+    ----------
+    position, velocity
+        Barycentric ICRS states, ``(n_orbits, n_times, 3)``, au and au/day.
+    observer
+        Where the observer is, at ``n_times`` times.
+    magnitudes
+        H, G, M1 and K1, ``(n_orbits, 4)``.
+
+    Returns
+    -------
+    ephemerides : `Ephemerides`
+        Arrays of shape ``(n_orbits, n_times)``.
+    """
+    # While light is on its way from 2000 au the Sun moves by less than 1e-4.
+    sun, _ = sun_state(observer.mjd_tdb)
+    values = np.full((8, *position.shape[:2]), np.nan)
+    _view(position, velocity, observer.position, observer.velocity, sun, magnitudes, values)
+    return _make_ephemerides(values)
+
+
+def _make_ephemerides(values: np.ndarray) -> Ephemerides:
     return Ephemerides(
         **{field.name: array for field, array in zip(dataclasses.fields(Ephemerides), values, strict=True)}
     )
@@ -382,7 +416,7 @@ def _for_each_orbit(
     usable = (states.epoch > FIRST_MJD + _MARGIN) & (states.epoch < LAST_MJD - _MARGIN)
     times = np.concatenate([states.epoch[usable], mjd_tdb])
     planets = make_planets(times.min() - _MARGIN, times.max() + _MARGIN)
-    rows = np.flatnonzero(usable)
+    rows = np.flatnonzero(usable & np.isfinite(states.position).all(axis=1))
     followed = np.zeros(len(states), dtype=bool)
     progress = PeriodicLogger(_LOG)
 
@@ -396,7 +430,7 @@ def _for_each_orbit(
         for done, _ in enumerate(executor.map(work, blocks)):
             progress.log("Followed %d of %d orbits.", min((done + 1) * _BLOCK, len(rows)), len(rows))
     _warn_of_lost(states, ~usable, "have epochs that are not in the years 1000 to 3000")
-    _warn_of_lost(states, usable & ~followed, "went into the Sun or a planet")
+    _warn_of_lost(states, np.isin(np.arange(len(states)), rows) & ~followed, "went into the Sun or a planet")
 
 
 def _warn_of_lost(states: InitialStates, lost: np.ndarray, reason: str) -> None:
@@ -501,6 +535,22 @@ def _observe(rule, planets, position, velocity, epoch, mjd_tdb, observer, moving
         _store_view(ray, distance, v, moving[time], values[:4, time])
         _store_light(ray, distance, r, sun, magnitudes, values[4:, time])
     return True
+
+
+@jit
+def _view(position, velocity, observer, moving, sun, magnitudes, values):  # type: ignore[no-untyped-def]
+    ray = np.empty(3)
+    for row in range(position.shape[0]):
+        for time in range(position.shape[1]):
+            square = 0.0
+            for k in range(3):
+                ray[k] = position[row, time, k] - observer[time, k]
+                square += ray[k] * ray[k]
+            distance = np.sqrt(square)
+            _store_view(ray, distance, velocity[row, time], moving[time], values[:4, row, time])
+            _store_light(
+                ray, distance, position[row, time], sun[time], magnitudes[row], values[4:, row, time]
+            )
 
 
 @jit

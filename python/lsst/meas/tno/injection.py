@@ -344,6 +344,7 @@ def _set_truth(
 ) -> None:
     injection.injected[row] = True
     # tract, patch and sequence_id are unique within a skymap.
-    injection.object_id[row] = f"{sequences.tract[row]}-{sequences.patch[row]}-{sequences.sequence_id[row]}"
+    unique = f"{sequences.tract[row]}-{sequences.patch[row]}-{sequences.sequence_id[row]}"
+    injection.object_id[row] = objects.object_id[drawn_row] or unique
     for name in ("source_orbit", "distance", "distance_scale", "rate", "position_angle"):
         getattr(injection, name)[row] = getattr(objects, name)[drawn_row]

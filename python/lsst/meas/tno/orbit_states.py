@@ -13,8 +13,9 @@ import numpy as np
 from astropy.table import Table
 
 from ._columns import ColumnArrays, make_table
+from ._integration import SPEED_OF_LIGHT
 from ._schema import EPHEMERIDES_COLUMNS, validate_table
-from .ephemerides import InitialStates, compute_states, initial_states
+from .ephemerides import Ephemerides, InitialStates, ObserverStates, compute_states, initial_states, view
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -52,14 +53,14 @@ class OrbitStates(ColumnArrays):
         Parameters
         ----------
         index
-            Rows of the objects, ``(n,)``.
+            Rows of the objects.
         mjd_tdb
-            TDB MJD for each of them, ``(n,)``.
+            TDB MJD, of a shape that broadcasts with that of the rows.
 
         Returns
         -------
         position, velocity : `numpy.ndarray`
-            Barycentric ICRS states, ``(n, 3)``, au and au/day.
+            Barycentric ICRS states, ``(..., 3)``, au and au/day.
 
         Raises
         ------
@@ -86,6 +87,29 @@ class OrbitStates(ColumnArrays):
             (self.position[index, before + 1], self.velocity[index, before + 1]),
             mjd_tdb,
         )
+
+    def observe(self, index: np.ndarray, observer: ObserverStates) -> Ephemerides:
+        """Return what an observer sees of some of the objects.
+
+        Parameters
+        ----------
+        index
+            Rows of the objects, ``(n,)``.
+        observer
+            Where the observer is, at ``n_times`` times.
+
+        Returns
+        -------
+        ephemerides : `Ephemerides`
+            Arrays of shape ``(n, n_times)``.
+        """
+        index = np.asarray(index)[:, np.newaxis]
+        light_time = 0.0
+        # Each round leaves an error smaller by v/c, below 1e-4.
+        for _ in range(3):
+            position, velocity = self.at(index, observer.mjd_tdb - light_time)
+            light_time = np.linalg.norm(position - observer.position, axis=2) / SPEED_OF_LIGHT
+        return view(position, velocity, observer, self.magnitudes[index[:, 0]])
 
     def initial_states(self, index: np.ndarray, mjd_tdb: np.ndarray) -> InitialStates:
         """Return the states of objects at given times.

@@ -19,6 +19,7 @@ __all__ = (
     "detect_orbit_format",
     "fetch_sbdb",
     "make_synthetic_orbits",
+    "offset_mean_anomaly",
     "parse_sbdb_json",
     "query_sbdb",
     "read_jpl_elements",
@@ -34,6 +35,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from astropy.table import Table
 
 from ._orbit_files import find_jpl_columns, is_mpc_line, read_jpl_elements, read_mpc_orbits
@@ -45,6 +47,7 @@ from ._orbit_rows import (
     load_bytes,
 )
 from ._orbit_tables import CSV_COLUMNS, csv_header, read_orbit_table
+from ._planets import GM_SUN
 from ._sbdb import (
     SBDB_CLASSES,
     SBDB_COLUMNS,
@@ -173,3 +176,28 @@ def write_orbits(orbits: Table, path: str | Path) -> None:
     """
     validate_table(orbits, ORBIT_COLUMNS)
     orbits.write(path, format="ascii.csv", overwrite=True)
+
+
+def offset_mean_anomaly(orbits: Table, angle: float) -> Table:
+    """Return orbits whose objects are elsewhere on them.
+
+    Parameters
+    ----------
+    orbits
+        Table with the columns of `ORBIT_COLUMNS`.
+    angle
+        What to add to the mean anomalies, deg. On parabolas and hyperbolas,
+        which have no period, it is an angle in Barker's equation for the
+        parabola of the same perihelion, sqrt(GM / (2 q^3)) (t - tp).
+
+    Returns
+    -------
+    orbits : `astropy.table.Table`
+        Copy of the table with other times of perihelion.
+    """
+    q, e = np.asarray(orbits["q"]), np.asarray(orbits["e"])
+    shape = np.where(e < 1.0, np.abs(1.0 - e) ** 3, 0.5)
+    rate = np.sqrt(GM_SUN * shape / q**3)
+    moved = orbits.copy()
+    moved["tp"] -= np.radians(angle) / rate
+    return moved

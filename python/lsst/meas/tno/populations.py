@@ -6,6 +6,8 @@ from __future__ import annotations
 
 __all__ = (
     "TNO_COLOURS",
+    "DrawnPopulationConfig",
+    "DrawnPopulationTask",
     "LinearPopulationConfig",
     "LinearPopulationTask",
     "PopulationConfig",
@@ -33,6 +35,7 @@ from lsst.pipe.base import Task
 from ._moving_objects import MovingObjects
 from ._sequences import BANDS, ImageSequences
 from .geometry import gnomonic, inverse_gnomonic
+from .orbit_states import OrbitStates
 
 TNO_COLOURS: Mapping[str, float] = {"u": 2.33, "g": 0.67, "r": 0.0, "i": -0.29, "z": -0.45, "y": -0.56}
 """AB magnitude less that in r of a moderately red object: sunlight, with
@@ -97,15 +100,25 @@ class PopulationTask(Task):
     ConfigClass: ClassVar = PopulationConfig
     _DefaultName: ClassVar[str] = "population"
 
+    needs_orbits: ClassVar[bool] = False
+    """Whether the objects move on the orbits of a catalog (`bool`)."""
+
+    is_survey: ClassVar[bool] = False
+    """Whether objects have places of their own, and get into all sequences
+    that they cross (`bool`).
+    """
+
     config: PopulationConfig
 
-    def check(self, sequences: ImageSequences) -> None:
+    def check(self, sequences: ImageSequences, orbits: OrbitStates | None) -> None:
         """Check that objects can be inside for as long as they must.
 
         Parameters
         ----------
         sequences
             Sequences that objects are to be drawn for.
+        orbits
+            The catalog, if `needs_orbits`.
 
         Raises
         ------
@@ -114,7 +127,11 @@ class PopulationTask(Task):
         """
 
     def draw(
-        self, sequences: ImageSequences, index: np.ndarray, rngs: Sequence[np.random.Generator]
+        self,
+        sequences: ImageSequences,
+        index: np.ndarray,
+        rngs: Sequence[np.random.Generator],
+        orbits: OrbitStates | None,
     ) -> MovingObjects:
         """Draw one object for each of some sequences.
 
@@ -127,6 +144,8 @@ class PopulationTask(Task):
         rngs
             One generator for each of these rows: what is drawn for a row must
             not depend on other rows.
+        orbits
+            The catalog, if `needs_orbits`.
 
         Returns
         -------
@@ -197,18 +216,9 @@ population_registry = makeRegistry("Populations of objects to inject.", Populati
 """Registry of populations, subclasses of `PopulationTask`."""
 
 
-class LinearPopulationConfig(PopulationConfig):
-    """Configuration for objects on straight lines."""
+class DrawnPopulationConfig(PopulationConfig):
+    """Configuration for objects whose brightness is drawn."""
 
-    rate_min = RangeField(doc="Lowest rate of motion, arcsec/hour.", dtype=float, default=0.5, min=0.0)
-    rate_max = RangeField(doc="Highest rate of motion, arcsec/hour.", dtype=float, default=2.5, min=0.0)
-    rate_distribution = ChoiceField[str](
-        doc="Distribution of the rate.",
-        allowed={"uniform": "Uniform in the rate.", "log_uniform": "Uniform in its logarithm."},
-        default="uniform",
-    )
-    position_angle_min = Field[float](doc="Lowest position angle, deg east of north.", default=0.0)
-    position_angle_max = Field[float](doc="Highest position angle, deg east of north.", default=360.0)
     brightness = ChoiceField[str](
         doc="What the brightness is drawn in, uniformly.",
         allowed={
@@ -228,14 +238,62 @@ class LinearPopulationConfig(PopulationConfig):
         min=1,
     )
 
+    ranges: ClassVar[tuple[str, ...]] = ("snr", "mag")
+    """Names of pairs of fields with ``_min`` and ``_max``."""
+
     def validate(self) -> None:
         super().validate()
-        for name in ("rate", "position_angle", "snr", "mag"):
+        for name in self.ranges:
             low, high = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if low > high:
                 raise FieldValidationError(
                     getattr(type(self), f"{name}_min"), self, f"{name}_min={low} is above {name}_max={high}."
                 )
+
+
+class DrawnPopulationTask(PopulationTask):
+    """Base of the tasks that draw the brightness of objects."""
+
+    ConfigClass: ClassVar = DrawnPopulationConfig
+    _DefaultName: ClassVar[str] = "drawnPopulation"
+
+    config: DrawnPopulationConfig
+
+    def draw_brightness(self, objects: MovingObjects, row: int, rng: np.random.Generator) -> None:
+        """Draw the magnitude or the S/N of an object.
+
+        Parameters
+        ----------
+        objects
+            Objects to write it to.
+        row
+            Row of the object.
+        rng
+            Source of randomness.
+        """
+        if self.config.brightness == "snr":
+            objects.target_snr[row] = rng.uniform(self.config.snr_min, self.config.snr_max)
+        elif self.config.brightness == "mag":
+            objects.mag[row] = rng.uniform(self.config.mag_min, self.config.mag_max)
+
+
+class LinearPopulationConfig(DrawnPopulationConfig):
+    """Configuration for objects on straight lines."""
+
+    rate_min = RangeField(doc="Lowest rate of motion, arcsec/hour.", dtype=float, default=0.5, min=0.0)
+    rate_max = RangeField(doc="Highest rate of motion, arcsec/hour.", dtype=float, default=2.5, min=0.0)
+    rate_distribution = ChoiceField[str](
+        doc="Distribution of the rate.",
+        allowed={"uniform": "Uniform in the rate.", "log_uniform": "Uniform in its logarithm."},
+        default="uniform",
+    )
+    position_angle_min = Field[float](doc="Lowest position angle, deg east of north.", default=0.0)
+    position_angle_max = Field[float](doc="Highest position angle, deg east of north.", default=360.0)
+
+    ranges: ClassVar[tuple[str, ...]] = ("rate", "position_angle", *DrawnPopulationConfig.ranges)
+
+    def validate(self) -> None:
+        super().validate()
         if self.rate_distribution == "log_uniform" and self.rate_min <= 0:
             raise FieldValidationError(
                 type(self).rate_min, self, "rate_min must be above 0 for rate_distribution='log_uniform'."
@@ -243,7 +301,7 @@ class LinearPopulationConfig(PopulationConfig):
 
 
 @registerConfigurable("linear", population_registry)
-class LinearPopulationTask(PopulationTask):
+class LinearPopulationTask(DrawnPopulationTask):
     """Objects that move on straight lines at constant rates.
 
     The lines are on the tangent plane about the sequence's position, each
@@ -258,7 +316,7 @@ class LinearPopulationTask(PopulationTask):
 
     config: LinearPopulationConfig
 
-    def check(self, sequences: ImageSequences) -> None:
+    def check(self, sequences: ImageSequences, orbits: OrbitStates | None) -> None:
         # Docstring inherited.
         rows = np.flatnonzero(sequences.valid.any(axis=1))
         spans = [self._shortest_span(sequences, row) for row in rows.tolist()]
@@ -276,7 +334,11 @@ class LinearPopulationTask(PopulationTask):
         )
 
     def draw(
-        self, sequences: ImageSequences, index: np.ndarray, rngs: Sequence[np.random.Generator]
+        self,
+        sequences: ImageSequences,
+        index: np.ndarray,
+        rngs: Sequence[np.random.Generator],
+        orbits: OrbitStates | None,
     ) -> MovingObjects:
         # Docstring inherited.
         objects = MovingObjects.full(len(index), sequences.n_times)
@@ -285,7 +347,7 @@ class LinearPopulationTask(PopulationTask):
             objects.rate[i] = self._draw_rate(rng)
             angle = rng.uniform(self.config.position_angle_min, self.config.position_angle_max)
             objects.position_angle[i] = np.mod(angle, 360.0)
-            self._draw_brightness(objects, i, rng)
+            self.draw_brightness(objects, i, rng)
             track = self._draw_track(sequences, row, objects.rate[i], angle, rng)
             if track is not None:
                 images = slice(0, len(track[0]))
@@ -298,12 +360,6 @@ class LinearPopulationTask(PopulationTask):
         if self.config.rate_distribution == "uniform":
             return rng.uniform(low, high)
         return float(np.exp(rng.uniform(np.log(low), np.log(high))))
-
-    def _draw_brightness(self, objects: MovingObjects, row: int, rng: np.random.Generator) -> None:
-        if self.config.brightness == "snr":
-            objects.target_snr[row] = rng.uniform(self.config.snr_min, self.config.snr_max)
-        else:
-            objects.mag[row] = rng.uniform(self.config.mag_min, self.config.mag_max)
 
     def _draw_track(
         self, sequences: ImageSequences, row: int, rate: float, angle: float, rng: np.random.Generator

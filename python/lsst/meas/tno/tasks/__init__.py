@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The PipelineTasks, one a module."""
 
+from .compute_ephemerides import *
 from .extract_cutouts import *
 from .inject_tnos import *
 from .score_sequences import *

@@ -7,6 +7,7 @@ from __future__ import annotations
 __all__ = ("InjectTnosConfig", "InjectTnosConnections", "InjectTnosTask")
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import numpy as np
@@ -24,8 +25,11 @@ from lsst.pipe.base import (
 )
 from lsst.pipe.base.connectionTypes import Input, Output
 
+# Its populations register themselves.
+from .. import orbit_populations  # noqa: F401
 from .._sequences import BANDS, ImageSequences
 from ..injection import inject_in_place
+from ..orbit_states import OrbitStates
 from ..photometry import RUBIN_ZERO_POINTS
 from ..populations import PopulationTask, population_registry
 
@@ -39,6 +43,12 @@ class InjectTnosConnections(PipelineTaskConnections, dimensions=("skymap", "trac
         storageClass="ArrowAstropy",
         dimensions=("skymap", "tract", "patch"),
     )
+    ephemerides = Input(
+        doc="States of the objects of an orbit catalog, for populations that move on them.",
+        name="tno_ephemerides",
+        storageClass="ArrowAstropy",
+        dimensions=(),
+    )
     injected = Output(
         doc="Image sequences, part of them with an injected object, and the truth.",
         name="tno_cutouts_injected",
@@ -46,13 +56,18 @@ class InjectTnosConnections(PipelineTaskConnections, dimensions=("skymap", "trac
         dimensions=("skymap", "tract", "patch"),
     )
 
+    def __init__(self, *, config: InjectTnosConfig | None = None) -> None:
+        if config is not None and not config.population.target.needs_orbits:
+            del self.ephemerides
+
 
 class InjectTnosConfig(PipelineTaskConfig, pipelineConnections=InjectTnosConnections):
     """Configuration of `InjectTnosTask`."""
 
     population = population_registry.makeField(doc="Population that the objects are of.", default="linear")
     fraction = RangeField(
-        doc="Fraction of the sequences that are to get an object.",
+        doc="Fraction of the sequences that are to get an object. It does not matter for a survey, whose "
+        "objects are where they are.",
         dtype=float,
         default=0.5,
         min=0.0,
@@ -114,10 +129,13 @@ class InjectTnosTask(PipelineTask):
     ) -> None:
         # Docstring inherited. The sequences that were read have no name here,
         # so that they are gone while the others are written.
-        result = self.run(ImageSequences.from_table(butlerQC.get(inputRefs.cutouts)))
+        orbits = None
+        if self.population.needs_orbits:
+            orbits = OrbitStates.from_table(butlerQC.get(inputRefs.ephemerides))
+        result = self.run(ImageSequences.from_table(butlerQC.get(inputRefs.cutouts)), orbits)
         butlerQC.put(result.injected.to_arrow(), outputRefs.injected)
 
-    def run(self, cutouts: ImageSequences) -> Struct:
+    def run(self, cutouts: ImageSequences, orbits: OrbitStates | None = None) -> Struct:
         """Inject objects.
 
         Parameters
@@ -125,6 +143,9 @@ class InjectTnosTask(PipelineTask):
         cutouts
             Image sequences, none of which has an injected object. They are
             not changed.
+        orbits
+            States of the objects of an orbit catalog, for populations that
+            need them.
 
         Returns
         -------
@@ -138,14 +159,15 @@ class InjectTnosTask(PipelineTask):
         lsst.pipe.base.NoWorkFound
             Raised if there are no sequences.
         ValueError
-            Raised if objects were injected before, or if no object of the
-            population can stay inside any sequence for long enough.
+            Raised if objects were injected before, if no object of the
+            population can stay inside any sequence for long enough, or if
+            there are no states for the time of a visit.
         """
         if not len(cutouts):
             raise NoWorkFound("There are no image sequences to inject objects into.")
         if cutouts.injection is not None:
             raise ValueError("Objects were injected into these image sequences before.")
-        self.population.check(cutouts)
+        self.population.check(cutouts, orbits)
         rngs = [self._make_rng(cutouts, row) for row in range(len(cutouts))]
         index = self._choose(rngs)
         injected = dataclasses.replace(
@@ -154,7 +176,7 @@ class InjectTnosTask(PipelineTask):
         injected.injection = inject_in_place(
             injected,
             index,
-            self.population.draw,
+            functools.partial(self.population.draw, orbits=orbits),
             [rngs[row] for row in index],
             zero_points=self.config.zero_points,
             max_draws=self.config.max_draws,
@@ -171,19 +193,22 @@ class InjectTnosTask(PipelineTask):
         """Return the rows of the sequences that are to get an object: those
         with the lowest random numbers, so that their number is exact.
         """
+        if self.population.is_survey:
+            return np.arange(len(rngs))
         n_chosen = int(np.floor(self.config.fraction * len(rngs) + 0.5))
         order = np.argsort([rng.random() for rng in rngs], kind="stable")
         return np.sort(order[:n_chosen])
 
     def _count(self, n_sequences: int, n_chosen: int, n_injected: int) -> None:
+        n_left_out = 0 if self.population.is_survey else n_chosen - n_injected
         self.metadata["n_sequences"] = n_sequences
         self.metadata["n_injected"] = n_injected
-        self.metadata["n_left_out"] = n_chosen - n_injected
+        self.metadata["n_left_out"] = n_left_out
         self.log.info("Injected objects into %d of %d image sequences.", n_injected, n_sequences)
-        if n_injected < n_chosen:
+        if n_left_out:
             self.log.warning(
-                "Left %d image sequences without an object: no track stayed inside in %d images, or all "
-                "pixels on it are masked.",
-                n_chosen - n_injected,
+                "Left %d image sequences without an object: no track stayed inside in %d images, all pixels "
+                "on it are masked, or no orbit is in the sequence's split.",
+                n_left_out,
                 self.population.config.min_times_inside,
             )
