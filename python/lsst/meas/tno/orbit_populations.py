@@ -204,11 +204,11 @@ class OrbitPopulationTask(DrawnPopulationTask):
             shortest = min(shortest, np.nanmin(extent, initial=np.inf))
             distance = np.nanmax(seen.topocentric_distance)
         raise ValueError(
-            f"None of the {len(orbits)} objects can stay inside of window_size={self.config.window_size} arcsec, "
-            f"less edge_margin={self.config.edge_margin} arcsec at each edge, for min_times_inside="
+            f"None of the {len(orbits)} objects can stay inside of window_size={self.config.window_size} "
+            f"arcsec, less edge_margin={self.config.edge_margin} arcsec at each edge, for min_times_inside="
             f"{self.config.min_times_inside} images: even at {distance:.4g} au, where distance_scale_max="
-            f"{self.config.distance_scale_max} puts the farthest, they move by at least {shortest:.4g} arcsec. "
-            "Raise distance_scale_max, enlarge the window or use sequences that are shorter in time."
+            f"{self.config.distance_scale_max} puts the farthest, they move by at least {shortest:.4g} "
+            "arcsec. Raise distance_scale_max, enlarge the window or use sequences that are shorter in time."
         )
 
 
