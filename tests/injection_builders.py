@@ -5,9 +5,14 @@
 from __future__ import annotations
 
 import numpy as np
+from astropy.coordinates import EarthLocation, get_body_barycentric
+from astropy.table import Table
+from astropy.time import Time
+from numpy.typing import ArrayLike
 from scipy.special import erf
 
 from lsst.meas.tno._sequences import ImageSequences, MaskBit
+from lsst.meas.tno.orbit_states import OrbitStates, compute_orbit_states
 
 PIXEL_SCALE = 0.2
 """Arcsec a pixel."""
@@ -148,3 +153,38 @@ def _affines(rng: np.random.Generator, shape: tuple[int, int], size: int) -> np.
     middle = (size - 1) / 2 + rng.uniform(-0.5, 0.5, (*shape, 2))
     matrix[..., 2] = -np.einsum("...ij,...j->...i", matrix[..., :2], middle)
     return matrix
+
+
+def astropy_observer(mjd_tai: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return where Rubin Observatory is, by astropy alone.
+
+    Parameters
+    ----------
+    mjd_tai
+        TAI MJD, ``(n,)``.
+
+    Returns
+    -------
+    mjd_tdb, position : `numpy.ndarray`
+        Times, and barycentric ICRS positions, ``(n, 3)``, au.
+    """
+    time = Time(np.atleast_1d(mjd_tai), format="mjd", scale="tai")
+    earth = get_body_barycentric("earth", time, ephemeris="builtin")
+    site = EarthLocation.from_geodetic(-70.749417, -30.244633, 2663.0).get_gcrs(time)
+    return time.tdb.mjd, (earth + site.cartesian).xyz.to_value("AU").T
+
+
+def make_orbit_states(
+    orbits: Table, *, mjd_begin: float = 59970.0, mjd_end: float = 60060.0, step: float = 15.0
+) -> OrbitStates:
+    """Return states of orbits about the time of `make_sequences`, as
+    computeEphemerides writes them.
+
+    Parameters
+    ----------
+    orbits
+        Table with the columns of `ORBIT_COLUMNS`.
+    mjd_begin, mjd_end, step
+        TDB MJD of the first and the last, and days between them.
+    """
+    return compute_orbit_states(orbits, mjd_begin, mjd_end, step, n_threads=1)[0]

@@ -14,7 +14,7 @@ from astropy.table import Table
 
 from ._columns import ColumnArrays, make_table
 from ._integration import SPEED_OF_LIGHT
-from ._schema import EPHEMERIDES_COLUMNS, validate_table
+from ._schema import EPHEMERIDES_COLUMNS, SchemaError, validate_table
 from .ephemerides import Ephemerides, InitialStates, ObserverStates, compute_states, initial_states, view
 
 
@@ -146,10 +146,16 @@ class OrbitStates(ColumnArrays):
         Raises
         ------
         SchemaError
-            Raised if the table has other columns than these.
+            Raised if the table has other columns than these, no objects, or
+            not the same steps for all of them.
         """
         validate_table(table, EPHEMERIDES_COLUMNS)
-        return cls.from_arrays(table)
+        states = cls.from_arrays(table)
+        if not len(states):
+            raise SchemaError("The table of ephemerides has no objects.")
+        if not np.all(states.mjd == states.mjd[0]):
+            raise SchemaError("The objects of a table of ephemerides do not have the same mjd.")
+        return states
 
 
 def compute_orbit_states(

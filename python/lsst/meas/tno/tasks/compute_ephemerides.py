@@ -22,6 +22,7 @@ from lsst.pipe.base import (
 from lsst.pipe.base.connectionTypes import Output, PrerequisiteInput
 
 from .._schema import ORBIT_COLUMNS, validate_table
+from ..ephemerides import initial_states
 from ..orbit_states import compute_orbit_states
 from ..orbits import offset_mean_anomaly
 
@@ -120,6 +121,8 @@ class ComputeEphemeridesTask(PipelineTask):
         validate_table(orbits, ORBIT_COLUMNS)
         if not len(orbits):
             raise NoWorkFound("There are no orbits to compute ephemerides of.")
+        # Impossible orbits are refused with the elements that they came with.
+        initial_states(orbits)
         states, error = compute_orbit_states(
             offset_mean_anomaly(orbits, self.config.mean_anomaly_offset),
             self.config.mjd_begin,
