@@ -35,6 +35,7 @@ MARKER = ".made-by-meas_tno-demo"
 
 SKYMAP = "tno_sim"
 SURVEY = "TnoSim/defaults"
+ORBITS = "tno/orbits"
 TRAINING = "u/demo/training"
 SEARCH = "u/demo/search"
 TEST = SPLITS.index("test")
@@ -87,10 +88,14 @@ def commands(repo: Path) -> dict[str, list[str]]:
     # Training and test are told apart by trixels, of which so little sky has
     # only a few unless they are small.
     pipetask += ["-c", "extractCutouts:htm_level=13"]
-    training = ["-i", SURVEY, "-o", TRAINING, "-p", f"{pipeline}#training-set,train"]
+    training = ["-i", f"{SURVEY},{ORBITS}", "-o", TRAINING, "-p", f"{pipeline}#training-set,train"]
     search = ["-i", TRAINING, "-o", SEARCH, "-p", f"{pipeline}#search,efficiency"]
     return {
         "Simulate a survey": ["butler", "simulate-tno-survey", str(repo)],
+        "Draw orbits of trans-Neptunian objects": [
+            *("butler", "ingest-tno-orbits", str(repo)),
+            *("--synthetic", "1000", "--run", ORBITS),
+        ],
         "Inject objects and train a classifier": [
             *(*pipetask, *training),
             *("-c", "extractCutouts:n_positions=400"),
@@ -184,8 +189,8 @@ def plot_found(butler: Butler, injected: Table, truth: Table, path: Path) -> Non
     truth = sequences.injection
     assert truth is not None, "the dataset has injection columns"
     title = (
-        f"Injected object: r = {shown['mag']:.1f} mag, {shown['rate']:.1f} arcsec/hour, "
-        f"S/N {shown['snr']:.1f}; score {shown['score']:.4f}"
+        f"Injected object at {shown['distance']:.0f} au: r = {shown['mag']:.1f} mag, "
+        f"{shown['rate']:.1f} arcsec/hour, S/N {shown['snr']:.1f}; score {shown['score']:.4f}"
     )
     plot_sequence(sequences, 0, truth.inj_x[0], truth.inj_y[0], title=title).savefig(path, dpi=110)
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 INPUT = "TnoSim/defaults"
+ORBITS = "tno/orbits"
 N_VISITS = 12
 PATCH = {"skymap": "tno_sim", "tract": 0, "patch": 0}
 OPTIONS = {
@@ -41,7 +42,15 @@ OPTIONS = {
 
 def _pipetask(repo, output, *arguments, pipeline="Tno.yaml", labels=tuple(OPTIONS), check=True):
     command = [str(Path(sys.executable).parent / "pipetask"), "--long-log", "run", "-b", str(repo)]
-    command += ["-i", INPUT, "-o", output, "-p", str(PIPELINES / pipeline), "--register-dataset-types"]
+    command += [
+        "-i",
+        f"{INPUT},{ORBITS}",
+        "-o",
+        output,
+        "-p",
+        str(PIPELINES / pipeline),
+        "--register-dataset-types",
+    ]
     for label in labels:
         for key, value in OPTIONS[label].items():
             command += ["-c", f"{label}:{key}={value}"]
@@ -61,6 +70,14 @@ def survey(tmp_path_factory):
     config.make_difference_images = False
     root = tmp_path_factory.mktemp("survey") / "repo"
     simulate_survey(str(root), config)
+    command = [
+        str(Path(sys.executable).parent / "butler"),
+        "ingest-tno-orbits",
+        str(root),
+        "--synthetic",
+        "200",
+    ]
+    subprocess.run(command, capture_output=True, text=True, check=True)
     return root
 
 
@@ -82,10 +99,10 @@ def _get_all(repo, name, collection="u/test/one"):
         return [butler.get(ref) for ref in sorted(butler.query_datasets(name))]
 
 
-@pytest.mark.parametrize("name", sorted(set(SCHEMAS) - {"tno_simulated_objects"}))
+@pytest.mark.parametrize("name", sorted(set(SCHEMAS) - {"tno_simulated_objects", "tno_orbits"}))
 def test_written_tables_have_their_schema(repo, name):
     tables = _get_all(repo, name)
-    assert len(tables) == (1 if name == "tno_training_history" else 2)
+    assert len(tables) == (1 if name in ("tno_training_history", "tno_ephemerides") else 2)
     for table in tables:
         validate_table(table, SCHEMAS[name])
         if name.startswith(("tno_cutouts", "tno_sequences")):
@@ -99,13 +116,14 @@ def test_patches_have_positions_of_their_own(repo):
     assert len(np.intersect1d(one["rate"], two["rate"])) == 0
 
 
-def test_truth_of_the_survey_has_its_schema(survey):
-    validate_table(_get(survey, "tno_simulated_objects", INPUT), SCHEMAS["tno_simulated_objects"])
+@pytest.mark.parametrize(("name", "collection"), [("tno_simulated_objects", INPUT), ("tno_orbits", ORBITS)])
+def test_what_the_commands_write_has_its_schema(survey, name, collection):
+    validate_table(_get(survey, name, collection), SCHEMAS[name])
 
 
 def test_the_number_of_processes_does_not_matter(repo):
     for name in SCHEMAS:
-        if name == "tno_simulated_objects":
+        if name in ("tno_simulated_objects", "tno_orbits"):
             continue
         runs = (_get_all(repo, name, f"u/test/{run}") for run in ("one", "two"))
         for one, two in zip(*runs, strict=True):

@@ -293,7 +293,12 @@ def test_other_kinds_of_collection_and_dataset_type(repo: str, table_file: str) 
     assert datasets(repo) == []
 
 
-def test_classes_of_the_command_are_those_of_the_query() -> None:
-    (command,) = (c for c in get_cli_subcommands() if c.name == "ingest-tno-orbits")
-    (option,) = (parameter for parameter in command.params if parameter.name == "sbdb")
-    assert tuple(option.type.choices) == _sbdb.SBDB_CLASSES
+def test_classes_of_the_command_are_those_of_the_query(sbdb_cli: FakeSbdb, repo: str, tmp_path: Path) -> None:
+    sbdb_cli.answer(*[(200, GOOD)] * len(_sbdb.SBDB_CLASSES))
+    every = ",".join(_sbdb.SBDB_CLASSES)
+    result = invoke(repo, "--sbdb", every, "--save-dir", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    assert len(sbdb_cli.queries) == len(_sbdb.SBDB_CLASSES)
+    result = invoke(repo, "--sbdb", "TNO,MBA")
+    assert result.exit_code == 2
+    assert "MBA: choose from TNO" in result.output

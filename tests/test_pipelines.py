@@ -14,6 +14,7 @@ from lsst.resources import ResourcePath
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 NAMES = sorted(path.stem for path in PIPELINES.glob("*.yaml"))
 ALL = {
+    "computeEphemerides",
     "extractCutouts",
     "injectTnos",
     "warpCutouts",
@@ -23,14 +24,21 @@ ALL = {
     "scoreInjectedSequences",
 }
 TASKS = {
-    "BuildTrainingSet": {"extractCutouts", "injectTnos", "warpInjectedCutouts"},
+    "BuildTrainingSet": {"computeEphemerides", "extractCutouts", "injectTnos", "warpInjectedCutouts"},
     "TrainClassifier": {"trainClassifier"},
     "Search": {"extractCutouts", "warpCutouts", "scoreSequences"},
-    "MeasureEfficiency": {"extractCutouts", "injectTnos", "warpInjectedCutouts", "scoreInjectedSequences"},
-    "Notebook": ALL,
+    "MeasureEfficiency": {
+        "computeEphemerides",
+        "extractCutouts",
+        "injectTnos",
+        "warpInjectedCutouts",
+        "scoreInjectedSequences",
+    },
+    "Notebook": ALL - {"computeEphemerides"},
     "Tno": ALL,
 }
 DIMENSIONS = {
+    "tno_ephemerides": set(),
     "tno_classifier": set(),
     "tno_training_history": set(),
     "tno_training_plot": set(),
@@ -95,6 +103,7 @@ def test_parameters_reach_the_tasks():
     assert extract.inputs["visit_images"].storage_class_name == "DifferenceImage"
     assert (extract.config.n_times, extract.config.cutout_size) == (20, 60)
     population = tasks["injectTnos"].config.population.active
+    assert type(population).__name__ == "OrbitPopulationConfig"
     assert population.window_size == pytest.approx(21 * 0.25)
     assert population.min_times_inside == 20
     for label in ("warpCutouts", "warpInjectedCutouts"):
@@ -134,6 +143,17 @@ def test_notebook_has_the_notebook_s_settings():
     warp = tasks["warpInjectedCutouts"].config
     assert (warp.warp_size, warp.kernel) == (15, "bicubic")
     assert tasks["injectTnos"].config.population.active.rate_max <= 8e-5
+    assert "ephemerides" not in tasks["injectTnos"].inputs
+
+
+@pytest.mark.parametrize("population", ["linear", "orbits", "survey"])
+def test_populations_that_need_orbits_have_them(population):
+    pipeline = _load("BuildTrainingSet")
+    pipeline.addConfigOverride("injectTnos", "population", population)
+    tasks = pipeline.to_graph().tasks
+    assert ("ephemerides" in tasks["injectTnos"].inputs) == (population != "linear")
+    assert tasks["injectTnos"].config.population.active.window_size == pytest.approx(3.0)
+    assert tasks["computeEphemerides"].prerequisite_inputs["orbits"].parent_dataset_type_name == "tno_orbits"
 
 
 @pytest.mark.parametrize("uri", ["resource://lsst.meas.tno/resources", "eups://meas_tno", "$MEAS_TNO_DIR"])

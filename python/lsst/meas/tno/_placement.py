@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
-__all__ = ("place", "sky_direction")
+__all__ = ("place", "place_in_view", "sky_direction")
+
+import dataclasses
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ._integration import SPEED_OF_LIGHT
 from ._two_body import ECLIPTIC_TO_ICRS
+from .ephemerides import InitialStates, ObserverStates
 
 
 def sky_direction(ra: ArrayLike, dec: ArrayLike) -> np.ndarray:
@@ -72,6 +76,40 @@ def place(
     from_local = np.swapaxes(_local_axes(seen_at), 1, 2)
     turned = from_local @ to_local @ velocity[:, :, np.newaxis]
     return seen_at, turned[:, :, 0], distance
+
+
+def place_in_view(
+    states: InitialStates, scale: np.ndarray, ra: ArrayLike, dec: ArrayLike, observer: ObserverStates
+) -> InitialStates:
+    """Move objects out, and turn them about the barycentre to where an
+    observer sees them at given places.
+
+    Parameters
+    ----------
+    states
+        The objects; their epochs do not matter.
+    scale
+        Factors on the distances from the barycentre, ``(n,)``.
+    ra, dec
+        ICRS positions, ``(n,)``, deg.
+    observer
+        When and from where each object is seen there, ``n`` times.
+
+    Returns
+    -------
+    states : `InitialStates`
+        The objects when the light leaves that the observer sees; see `place`.
+    """
+    position, velocity, distance = place(
+        states.position, states.velocity, scale, sky_direction(ra, dec), observer.position
+    )
+    return dataclasses.replace(
+        states,
+        epoch=observer.mjd_tdb - np.nan_to_num(distance) / SPEED_OF_LIGHT,
+        position=position,
+        velocity=velocity,
+        magnitudes=states.magnitudes.copy(),
+    )
 
 
 def _local_axes(position: np.ndarray) -> np.ndarray:

@@ -125,6 +125,18 @@ class InitialStates:
     def __len__(self) -> int:
         return len(self.epoch)
 
+    def select(self, index: np.ndarray) -> InitialStates:
+        """Return some of the objects.
+
+        Parameters
+        ----------
+        index
+            Boolean mask or integer indices.
+        """
+        return InitialStates(
+            **{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)}
+        )
+
 
 class ObserverStates(NamedTuple):
     """Where an observer is, at the times of observations."""

@@ -20,12 +20,13 @@ from lsst.pex.config import ChoiceField, Field, RangeField, registerConfigurable
 
 from ._integration import SPEED_OF_LIGHT
 from ._moving_objects import MovingObjects
-from ._placement import place, sky_direction
+from ._placement import place_in_view, sky_direction
 from ._sequences import ImageSequences
 from .ephemerides import Ephemerides, InitialStates, ObserverStates, observe, observer_states
 from .geometry import gnomonic, inverse_gnomonic
 from .orbit_states import OrbitStates
 from .populations import (
+    V_MINUS_R,
     DrawnPopulationConfig,
     DrawnPopulationTask,
     PopulationConfig,
@@ -33,12 +34,6 @@ from .populations import (
     population_registry,
 )
 from .positions import SPLITS, split_of_orbits
-
-V_MINUS_R = 0.27
-"""V, of the H, G system, less the AB magnitude in r of a moderately red
-object, mag: 0.16 of the Sun (Willmer 2018, ApJS 236, 47), and 0.11 for a
-reflectance that grows by 15 % per 100 nm from 551 to 622 nm.
-"""
 
 TRIES_AT_ONCE = 8
 """Objects that are followed together while one that fits is looked for."""
@@ -385,19 +380,11 @@ def _placed_states(
     """Return objects that are seen at given places when the observer is where
     it is, one for each.
     """
-    position, velocity = orbits.at(rows, observer.mjd_tdb)
-    position, velocity, distance = place(position, velocity, scale, sky_direction(ra, dec), observer.position)
-    magnitudes = orbits.magnitudes[rows]
+    states = place_in_view(orbits.initial_states(rows, observer.mjd_tdb), scale, ra, dec, observer)
     # Any will do for how the brightness changes.
-    unknown = np.isnan(magnitudes[:, 0]) & np.isnan(magnitudes[:, 2] + magnitudes[:, 3])
-    magnitudes[unknown, 0] = 0.0
-    return InitialStates(
-        name=orbits.name[rows],
-        epoch=observer.mjd_tdb - np.nan_to_num(distance) / SPEED_OF_LIGHT,
-        position=position,
-        velocity=velocity,
-        magnitudes=magnitudes,
-    )
+    unknown = np.isnan(states.magnitudes[:, 0]) & np.isnan(states.magnitudes[:, 2:].sum(axis=1))
+    states.magnitudes[unknown, 0] = 0.0
+    return states
 
 
 def _store(objects: MovingObjects, i: int, seen: Ephemerides, row: int, name: str) -> None:

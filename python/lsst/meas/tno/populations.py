@@ -6,6 +6,7 @@ from __future__ import annotations
 
 __all__ = (
     "TNO_COLOURS",
+    "V_MINUS_R",
     "DrawnPopulationConfig",
     "DrawnPopulationTask",
     "LinearPopulationConfig",
@@ -45,6 +46,12 @@ reflectance grows by 15 % per 100 nm at 550 nm (Sheppard 2010, AJ 139, 1394,
 has 10 to 18 % for most detached and scattered objects), at the mean
 wavelengths 368, 480, 622, 755, 868 and 973 nm of Rubin's bands. For u and y,
 where few such objects were ever measured, this is an extrapolation.
+"""
+
+V_MINUS_R = 0.27
+"""V, of the H, G system, less the AB magnitude in r of a moderately red
+object, mag: 0.16 of the Sun (Willmer 2018, ApJS 236, 47), and 0.11 for a
+reflectance that grows by 15 % per 100 nm from 551 to 622 nm.
 """
 
 

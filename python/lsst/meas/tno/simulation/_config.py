@@ -8,7 +8,7 @@ __all__ = ("SimulateSurveyConfig",)
 
 import numpy as np
 
-from lsst.pex.config import Config, DictField, Field, ListField, RangeField
+from lsst.pex.config import ChoiceField, Config, DictField, Field, ListField, RangeField
 
 from .._sequences import BANDS
 from ..photometry import RUBIN_ZERO_POINTS
@@ -237,8 +237,26 @@ class SimulateSurveyConfig(Config):
     )
 
     # What moves.
+    object_motion = ChoiceField[str](
+        doc="How moving objects move.",
+        allowed={
+            "lines": "On straight lines, drawn between the limits below, or those of object_file.",
+            "orbits": "About the Sun: orbits of orbit_file, or else synthetic ones of TNOs, turned about the "
+            "barycentre so that they are seen in the tract at the middle of the survey.",
+            "true_orbits": "On the orbits of orbit_file, where they are, and as bright as they are.",
+        },
+        default="lines",
+    )
+    orbit_file = Field[str](
+        doc="Catalog of orbits, in any format that lsst.meas.tno.orbits.read_orbits takes.",
+        default=None,
+        optional=True,
+    )
     n_objects = RangeField(
-        dtype=int, doc="Number of moving objects, unless object_file is set.", default=10, min=0
+        dtype=int,
+        doc="Number of moving objects, if they are not those of object_file or on true_orbits.",
+        default=10,
+        min=0,
     )
     object_mag_min = Field[float](doc="r magnitude of the brightest moving objects.", default=23.0)
     object_mag_max = Field[float](doc="r magnitude of the faintest moving objects.", default=25.0)
@@ -362,6 +380,7 @@ class SimulateSurveyConfig(Config):
 
     def _validate_objects(self) -> None:
         from ._objects import read_objects
+        from ._orbits import read_orbit_file
 
         if self.object_colours["r"] != 0:
             raise ValueError(
@@ -370,7 +389,15 @@ class SimulateSurveyConfig(Config):
         if bad := {band: value for band, value in self.object_colours.items() if not np.isfinite(value)}:
             raise ValueError(f"object_colours must be finite: {bad}.")
         if self.object_file:
+            if self.object_motion != "lines":
+                raise ValueError(f"object_file is for object_motion='lines', not {self.object_motion!r}.")
             read_objects(self.object_file, self.object_colours)
+        if self.object_motion == "true_orbits" and not self.orbit_file:
+            raise ValueError("object_motion='true_orbits' needs orbit_file.")
+        if self.orbit_file:
+            if self.object_motion == "lines":
+                raise ValueError("orbit_file is for object_motion='orbits' or 'true_orbits', not 'lines'.")
+            read_orbit_file(self.orbit_file)
 
     def _validate_coverage(self) -> None:
         from ._sky import tract_half_size

@@ -4,7 +4,14 @@
 
 from __future__ import annotations
 
-__all__ = ("SimulatedObjects", "StraightTrajectories", "make_objects", "make_truth_table", "read_objects")
+__all__ = (
+    "SimulatedObjects",
+    "StraightTrajectories",
+    "magnitudes",
+    "make_objects",
+    "make_truth_table",
+    "read_objects",
+)
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -18,6 +25,7 @@ from .._sequences import BANDS
 from ..geometry import inverse_gnomonic
 from ..photometry import ab_mag_to_njy
 from ._observations import SECONDS
+from ._orbits import make_orbiting_objects
 from ._random import Stream, make_generator
 from ._sky import tract_half_size
 
@@ -30,19 +38,11 @@ FILE_COLUMNS = ("object_id", "ra", "dec", "mjd", "rate_ra_cosdec", "rate_dec", "
 
 
 class SimulatedObjects(Protocol):
-    """What images need to know of moving objects.
-
-    A class that computes positions from orbits can stand in for
-    `StraightTrajectories`.
-    """
+    """What images need to know of moving objects."""
 
     @property
     def object_id(self) -> np.ndarray:
         """Names."""
-
-    @property
-    def mag(self) -> np.ndarray:
-        """AB magnitudes in r."""
 
     @property
     def colours(self) -> Mapping[str, float]:
@@ -62,6 +62,15 @@ class SimulatedObjects(Protocol):
     def rates(self, mjd: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the rates, arcsec/hour, and the position angles of the
         motion, deg east of north.
+
+        Parameters
+        ----------
+        mjd
+            TAI MJD.
+        """
+
+    def mags(self, mjd: float) -> np.ndarray:
+        """Return the AB magnitudes in r.
 
         Parameters
         ----------
@@ -133,8 +142,18 @@ class StraightTrajectories:
         rate = np.hypot(self.rate_ra_cosdec, self.rate_dec)
         return rate, np.mod(np.degrees(np.arctan2(self.rate_ra_cosdec, self.rate_dec)), 360.0)
 
+    def mags(self, mjd: float) -> np.ndarray:
+        """Return the AB magnitudes in r, which do not change.
 
-def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> StraightTrajectories:
+        Parameters
+        ----------
+        mjd
+            TAI MJD.
+        """
+        return self.mag
+
+
+def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> SimulatedObjects:
     """Draw the moving objects, or read them from the configured file.
 
     Parameters
@@ -149,6 +168,8 @@ def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> StraightT
     ValueError
         Raised if the file lacks a column or has values that are not finite.
     """
+    if config.object_motion != "lines":
+        return make_orbiting_objects(config, visits)
     if config.object_file:
         return read_objects(config.object_file, dict(config.object_colours))
     rng = make_generator(config, Stream.OBJECTS)
@@ -175,7 +196,7 @@ def make_objects(config: SimulateSurveyConfig, visits: list[Visit]) -> StraightT
     )
 
 
-def magnitudes(objects: SimulatedObjects, band: str) -> np.ndarray:
+def magnitudes(objects: SimulatedObjects, band: str, mjd: float) -> np.ndarray:
     """Return the AB magnitudes of objects in a band.
 
     Parameters
@@ -184,21 +205,10 @@ def magnitudes(objects: SimulatedObjects, band: str) -> np.ndarray:
         The objects.
     band
         The band.
+    mjd
+        TAI MJD.
     """
-    return objects.mag + objects.colours[band]
-
-
-def fluxes(objects: SimulatedObjects, band: str) -> np.ndarray:
-    """Return the fluxes of objects in a band, nJy.
-
-    Parameters
-    ----------
-    objects
-        The objects.
-    band
-        The band.
-    """
-    return ab_mag_to_njy(magnitudes(objects, band))
+    return objects.mags(mjd) + objects.colours[band]
 
 
 def trail_times(objects: SimulatedObjects, visit: Visit, pixel_scale: float) -> np.ndarray:
@@ -247,6 +257,7 @@ def make_truth_rows(
     """
     ra, dec = objects.positions(visit.mjd)
     rate, position_angle = objects.rates(visit.mjd)
+    mag = magnitudes(objects, visit.band, visit.mjd)
     values = {
         "object_id": objects.object_id,
         "visit": np.full(len(objects), visit.id),
@@ -257,8 +268,8 @@ def make_truth_rows(
         "dec": dec,
         "x": x,
         "y": y,
-        "flux": fluxes(objects, visit.band),
-        "mag": magnitudes(objects, visit.band),
+        "flux": ab_mag_to_njy(mag),
+        "mag": mag,
         "rate": rate,
         "position_angle": position_angle,
     }

@@ -17,7 +17,7 @@ from ..photometry import ab_mag_to_njy
 from ._camera import Camera, SimDetector, make_camera
 from ._config import SimulateSurveyConfig
 from ._galaxies import draw_galaxies
-from ._objects import SimulatedObjects, fluxes, make_objects, trail_times
+from ._objects import SimulatedObjects, magnitudes, make_objects, trail_times
 from ._observations import Visit, plan_visits
 from ._pixels import bad_columns, detect, draw_cosmic_rays, interpolate_rows, saturate
 from ._psf import VisitPsf
@@ -196,10 +196,10 @@ def _draw_objects(
     projection: SkyProjection[DetectorFrame],
 ) -> None:
     times = trail_times(scene.objects, visit, psf.pixel_scale)
+    flux = ab_mag_to_njy(magnitudes(scene.objects, visit.band, visit.mjd)) / max(1, len(times))
     for mjd in times:
         x, y = sky_to_pixel(projection, *scene.objects.positions(mjd))
         near = _near(x, y, psf, psf.size)
-        flux = fluxes(scene.objects, visit.band) / len(times)
         psf.draw_points(image, x[near], y[near], flux[near])
 
 

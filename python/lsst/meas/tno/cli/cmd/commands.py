@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from lsst.daf.butler.cli.opt import config_file_option, config_option, processes_option, repo_argument
-from lsst.daf.butler.cli.utils import ButlerCommand
+from lsst.daf.butler.cli.utils import ButlerCommand, split_commas
 
 _EXAMPLE = """\b
 Example, a survey of 24 visits in one band:
@@ -50,11 +50,22 @@ def simulate_tno_survey(**kwargs: Any) -> None:  # numpydoc ignore=PR01
     simulate(**kwargs)
 
 
+_SBDB_CLASSES = ("TNO", "HYA", "PAA", "HYP", "PAR")
+
+
+def _split_classes(context: click.Context, param: click.Option, values: tuple[str, ...]) -> tuple[str, ...]:
+    classes = split_commas(context, param, values)
+    if unknown := [name for name in classes if name not in _SBDB_CLASSES]:
+        raise click.BadParameter(f"{', '.join(unknown)}: choose from {', '.join(_SBDB_CLASSES)}.")
+    return classes
+
+
 _INGEST_EXAMPLE = """\b
-Examples: a file of the Minor Planet Center; JPL's TNOs, saved as files too,
-and 10000 synthetic orbits beside them:
+Examples: a file of the Minor Planet Center; all that JPL has of what comes from
+far away, saved as files too; and 10000 synthetic orbits:
   butler ingest-tno-orbits REPO Distant.txt
-  butler ingest-tno-orbits REPO --sbdb TNO --synthetic 10000 --run tno/orbits/big
+  butler ingest-tno-orbits REPO --sbdb TNO,HYA,PAA,HYP,PAR --run tno/orbits/jpl
+  butler ingest-tno-orbits REPO --synthetic 10000 --run tno/orbits/synthetic
 \b
 Use them with: pipetask run -i tno/orbits,...
 """
@@ -70,10 +81,10 @@ Use them with: pipetask run -i tno/orbits,...
 @click.argument("file", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option(
     "--sbdb",
-    metavar="CLASS",
+    metavar="CLASS,...",
     multiple=True,
-    type=click.Choice(("TNO", "HYA", "PAA", "HYP", "PAR")),
-    help="Query JPL's Small-Body Database for the orbits of a class: TNO, HYA and PAA (hyperbolic and "
+    callback=_split_classes,
+    help="Query JPL's Small-Body Database for the orbits of classes: TNO, HYA and PAA (hyperbolic and "
     "parabolic asteroids), HYP and PAR (such comets). May be repeated.",
 )
 @click.option("--synthetic", metavar="N", type=click.IntRange(min=1), help="Draw N synthetic orbits.")
