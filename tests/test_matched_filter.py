@@ -395,6 +395,7 @@ def test_min_images_limits_the_rates() -> None:
         ({"rate_max": 1e6}, "lower rate_max"),
         ({"min_images": 1}, "min_images=1"),
         ({"min_information": 0.0}, "min_information=0.0"),
+        ({"batch_size": 0}, "batch_size=0"),
         ({"max_loss": 1e-6}, "max_loss=1e-06"),
         ({"relative_flux": np.full((1, 5), np.nan)}, "relative_flux"),
     ],

@@ -233,7 +233,7 @@ def search_sequences(
     from ._trajectory_search import search
     from .nn.compute import reproducible, resolve_device
 
-    _check_arguments(rate_max, min_images, min_information, max_loss)
+    _check_arguments(rate_max, min_images, min_information, max_loss, batch_size)
     torch_device = resolve_device(device)
     with reproducible(n_threads=n_threads):
         return search(
@@ -258,8 +258,10 @@ def _flux_ratio(sequences: ImageSequences, relative_flux: np.ndarray | None) -> 
 
 
 def _check_arguments(
-    rate_max: float | None, min_images: int | None, min_information: float, max_loss: float
+    rate_max: float | None, min_images: int | None, min_information: float, max_loss: float, batch_size: int
 ) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size} must be 1 or more.")
     if rate_max is not None and not 0 <= rate_max < np.inf:
         raise ValueError(f"rate_max={rate_max} must be a rate in arcsec/hour, or None.")
     if min_images is not None and min_images < 2:
