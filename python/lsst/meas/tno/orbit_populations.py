@@ -11,7 +11,7 @@ __all__ = (
     "SurveyPopulationTask",
 )
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -42,7 +42,10 @@ ORBITS_AT_ONCE = 64
 """Objects of a survey whose places are in memory at a time."""
 
 N_CHECKED = 16
-"""Distant orbits, and short sequences, among which one must fit."""
+"""Orbits, and short sequences, among which one must fit."""
+
+N_SCALES = 32
+"""Distances that each of these orbits is tried at."""
 
 
 class OrbitPopulationConfig(DrawnPopulationConfig):
@@ -154,7 +157,7 @@ class OrbitPopulationTask(DrawnPopulationTask):
         """Draw objects until one stays inside, and write it."""
         n_valid = len(observer.mjd_tdb) - 1
         centre = sequences.centre_ra[row, :n_valid], sequences.centre_dec[row, :n_valid]
-        for _ in range(0, self.config.max_tries, TRIES_AT_ONCE):
+        for n_tried in range(0, self.config.max_tries, TRIES_AT_ONCE):
             chosen = rng.choice(rows, TRIES_AT_ONCE)
             low, high = self.config.distance_scale_min, self.config.distance_scale_max
             scale = np.exp(rng.uniform(np.log(low), np.log(high), TRIES_AT_ONCE))
@@ -166,6 +169,7 @@ class OrbitPopulationTask(DrawnPopulationTask):
             )
             n_inside = self.is_inside(seen.ra[:, :n_valid], seen.dec[:, :n_valid], *centre).sum(axis=1)
             fits = np.flatnonzero(n_inside >= self.required_times(sequences, row))
+            fits = fits[fits < self.config.max_tries - n_tried]
             if len(fits):
                 _store(objects, i, seen, fits[0], orbits.name[chosen[fits[0]]])
                 objects.distance_scale[i] = scale[fits[0]]
@@ -174,30 +178,24 @@ class OrbitPopulationTask(DrawnPopulationTask):
                 return
 
     def _check_reach(self, sequences: ImageSequences, orbits: OrbitStates) -> None:
-        """Raise if not even the most distant of the objects, as far away as
-        they may be put, stay inside of the shortest sequences.
+        """Raise if none of some objects, the most distant as far away as they
+        may be put first, stays inside of one of the shortest sequences.
         """
         rows = np.flatnonzero(sequences.valid.any(axis=1))
         if len(rows) == 0:
             return
         duration = np.nanmax(sequences.mjd[rows], axis=1) - np.nanmin(sequences.mjd[rows], axis=1)
         rows = rows[np.argsort(duration, kind="stable")[:N_CHECKED]]
-        far = np.argsort(-np.linalg.norm(orbits.position[:, 0], axis=1), kind="stable")[:N_CHECKED]
-        scale = np.full(len(far), self.config.distance_scale_max)
-        shortest, distance = np.inf, np.nan
-        for row, observer in zip(rows.tolist(), _observers(sequences, rows), strict=True):
-            n_valid = len(observer.mjd_tdb) - 1
-            centre = sequences.centre_ra[row, :n_valid], sequences.centre_dec[row, :n_valid]
-            middle = np.full(len(far), n_valid // 2)
-            target = centre[0][middle], centre[1][middle]
-            states = _placed_states(orbits, far, scale, *target, observer.select(middle))
-            seen = observe(states, observer, n_threads=1)
-            path = gnomonic(seen.ra[:, :n_valid], seen.dec[:, :n_valid], *centre)
-            extent = _smallest_extent(np.array(path), self.required_times(sequences, row))
-            if np.nanmin(extent, initial=np.inf) <= 2 * self.half_size:
-                return
-            shortest = min(shortest, np.nanmin(extent, initial=np.inf))
-            distance = np.nanmax(seen.topocentric_distance)
+        observers = _observers(sequences, rows)
+        shortest, distance = np.inf, 0.0
+        for chosen, scale in self._examples(orbits):
+            for row, observer in zip(rows.tolist(), observers, strict=True):
+                seen, path = _paths(sequences, row, orbits, chosen, scale, observer)
+                required = self.required_times(sequences, row)
+                if np.any(_most_inside(path, 2 * self.half_size) >= required):
+                    return
+                shortest = min(shortest, np.nanmin(_smallest_extent(path, required), initial=np.inf))
+                distance = np.nanmax(seen.topocentric_distance, initial=distance)
         raise ValueError(
             f"None of the {len(orbits)} objects can stay inside of window_size={self.config.window_size} "
             f"arcsec, less edge_margin={self.config.edge_margin} arcsec at each edge, for min_times_inside="
@@ -205,6 +203,18 @@ class OrbitPopulationTask(DrawnPopulationTask):
             f"{self.config.distance_scale_max} puts the farthest, they move by at least {shortest:.4g} "
             "arcsec. Raise distance_scale_max, enlarge the window or use sequences that are shorter in time."
         )
+
+    def _examples(self, orbits: OrbitStates) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield objects and factors on their distances: the farthest at the
+        most, which are slow everywhere, and then all kinds, some of which the
+        Earth's motion and their own let stand still.
+        """
+        outwards = np.argsort(-np.linalg.norm(orbits.position[:, 0], axis=1), kind="stable")
+        far = outwards[:N_CHECKED]
+        yield far, np.full(len(far), self.config.distance_scale_max)
+        spread = outwards[np.linspace(0, len(outwards) - 1, len(far)).astype(int)]
+        scales = np.geomspace(self.config.distance_scale_min, self.config.distance_scale_max, N_SCALES)
+        yield np.repeat(spread, N_SCALES), np.tile(scales, len(spread))
 
 
 class SurveyPopulationConfig(PopulationConfig):
@@ -282,6 +292,8 @@ class SurveyPopulationTask(PopulationTask):
         observer = observer_states(mjd)
         chosen, n_images, mags = np.full(len(index), -1), np.zeros(len(index)), np.full(len(index), np.inf)
         n_crossings = 0
+        if not np.any(valid):
+            return chosen
         for begin in range(0, len(orbits), ORBITS_AT_ONCE):
             rows = np.arange(begin, min(begin + ORBITS_AT_ONCE, len(orbits)))
             seen = orbits.observe(rows, observer)
@@ -290,7 +302,9 @@ class SurveyPopulationTask(PopulationTask):
                 better = (n_inside > n_images) | ((n_inside == n_images) & (n_inside > 0) & (mag < mags))
                 chosen[better], n_images[better], mags[better] = rows[near], n_inside[better], mag[better]
                 n_crossings += int(np.sum(n_inside > 0))
-        self._count(n_crossings, int(np.sum(chosen >= 0)))
+        # What is asked for again are sequences whose pixels are masked.
+        if len(index) == len(sequences):
+            self._count(n_crossings, int(np.sum(chosen >= 0)))
         return chosen
 
     def _crossings(
@@ -400,6 +414,37 @@ def _store(objects: MovingObjects, i: int, seen: Ephemerides, row: int, name: st
     objects.distance[i] = seen.topocentric_distance[row, -1]
     objects.source_orbit[i] = name
     objects.drawn[i] = True
+
+
+def _paths(
+    sequences: ImageSequences,
+    row: int,
+    orbits: OrbitStates,
+    chosen: np.ndarray,
+    scale: np.ndarray,
+    observer: ObserverStates,
+) -> tuple[Ephemerides, np.ndarray]:
+    """Return what is seen of objects that are in the middle of a sequence's
+    window in its middle image, and their paths through the window
+    ``(2, n, n_times)``, arcsec.
+    """
+    n_valid = len(observer.mjd_tdb) - 1
+    centre = sequences.centre_ra[row, :n_valid], sequences.centre_dec[row, :n_valid]
+    middle = np.full(len(chosen), n_valid // 2)
+    target = centre[0][middle], centre[1][middle]
+    states = _placed_states(orbits, chosen, scale, *target, observer.select(middle))
+    seen = observe(states, observer, n_threads=1)
+    return seen, np.array(gnomonic(seen.ra[:, :n_valid], seen.dec[:, :n_valid], *centre))
+
+
+def _most_inside(path: np.ndarray, size: float) -> np.ndarray:
+    """Return how many points of paths ``(2, n, n_times)`` the best of all
+    boxes of a size holds, ``(n,)``.
+    """
+    # Of each box that has a point on its left edge, and one on its lower.
+    offset = path[:, :, np.newaxis, :] - path[:, :, :, np.newaxis]
+    x, y = ((offset >= 0) & (offset <= size)).astype(np.float32)
+    return (x @ np.swapaxes(y, 1, 2)).max(axis=(1, 2))
 
 
 def _smallest_extent(path: np.ndarray, required: int) -> np.ndarray:
