@@ -487,8 +487,28 @@ def test_min_times_inside_and_max_tries() -> None:
     more = more.injected.injection
     assert more.injected.sum() > len(rows)
     np.testing.assert_array_equal(more.source_orbit[rows], truth.source_orbit[rows])
-    fewer = make_task(min_times_inside=7, max_tries=1, distance_scale_max=3.0).run(clean, states)
-    assert fewer.injected.injection.injected.sum() < len(rows)
+    n_injected = [
+        make_task(min_times_inside=7, max_tries=n, distance_scale_max=3.0).run(clean, states).injected
+        for n in (1, 3, 8)
+    ]
+    n_injected = [injected.injection.injected.sum() for injected in n_injected]
+    assert 0 < n_injected[0] < n_injected[1] < n_injected[2] <= len(rows)
+
+
+def test_objects_are_put_into_the_window_of_a_random_image() -> None:
+    """Of two images that are hours and an arcminute apart, objects are inside
+    of one only: of either as often.
+    """
+    clean = small_sequences(400, 30, n_times=2, psf_size=3)
+    clean.mjd[:] = 60000.0 + np.array([0.0, 0.2])
+    clean.centre_dec[:, 1] += 1.0 / 60.0
+    task = make_task(min_times_inside=1, distance_scale_max=2.0)
+    truth = task.run(clean, make_states()).injected.injection
+    assert truth.injected.all()
+    is_on = truth.inj_flux > 0
+    assert np.all(is_on.sum(axis=1) == 1)
+    # Three sigma of 400 coins.
+    assert abs(is_on[:, 0].sum() - 200) < 30
 
 
 def test_padded_and_empty_sequences() -> None:
