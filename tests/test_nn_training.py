@@ -14,9 +14,10 @@ from nn_builders import as_handle, moving_sequences, small_architecture
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno._schema import TRAINING_HISTORY_COLUMNS, validate_table
 from lsst.meas.tno.nn import TrainingConfig
+from lsst.meas.tno.nn.batches import split_evenly
 from lsst.meas.tno.nn.compute import reproducible, resolve_device
 from lsst.meas.tno.nn.metrics import roc_area
-from lsst.meas.tno.nn.training import Trainer, _balance, _split_evenly, history_table
+from lsst.meas.tno.nn.training import Trainer, _balance, history_table
 from lsst.meas.tno.nn.training_set import ArrayStore, read_training_set
 from lsst.pex.config import FieldValidationError
 from lsst.utils.logging import getLogger
@@ -119,7 +120,7 @@ def test_loss_that_is_not_finite(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n", [0, 1, 2, 31, 32, 33, 63, 64, 100])
 def test_no_batch_of_one(n: int) -> None:
-    batches = _split_evenly(np.arange(n), 32)
+    batches = split_evenly(np.arange(n), 32)
     assert np.concatenate([[], *batches]).tolist() == list(range(n))
     if n >= 2:
         assert min(map(len, batches)) >= min(n, 32)

@@ -113,11 +113,13 @@ def augment(
     axes: Mapping[str, str],
     n_valid: np.ndarray,
     rng: np.random.Generator,
+    *,
+    size: tuple[int, int] | None = None,
 ) -> None:
     """Replace sequences by equally likely ones, in place.
 
-    Each is flipped and turned by a multiple of 90 deg (of 180 deg if it is not
-    square) at random, and runs backwards in time or not: the sky has no
+    Each is flipped and turned by a multiple of 90 deg (of 180 deg if a window
+    is not square) at random, and runs backwards in time or not: the sky has no
     preferred direction, and the reverse of a drift is a drift.
 
     Parameters
@@ -132,24 +134,71 @@ def augment(
         order: the padding stays at the end.
     rng
         Source of randomness.
+    size
+        Height and width of the images of a sequence, pixels, for inputs that
+        are affine maps.
+
+    Notes
+    -----
+    All inputs of a sequence change together; each by the letters of its axes.
+
+    - ``hw`` at the end: images or PSFs, turned about their middle.
+    - ``t`` at the beginning: reversed with the images.
+    - ``T`` at the beginning: the same, of times. The order of time stays as it
+      was, and so do the first and the last: t becomes first + last - t, so
+      that each image keeps its distance in time from its neighbours.
+    - ``v`` at the end: displacements from the middle along x and y, pixels.
+    - ``sp`` at the end: affine maps ``(2, 3)`` from pixels (x, y, 1) to the
+      sky; a place in the turned image keeps its position on the sky.
     """
-    quarter_turns = rng.integers(4, size=len(n_valid))
+    turns = rng.integers(4, size=len(n_valid))
     flips, reversals = rng.integers(2, size=(2, len(n_valid))).astype(bool)
+    images = [array for name, array in arrays.items() if axes[name].endswith("hw")]
+    if any(array.shape[-1] != array.shape[-2] for array in images):
+        turns = turns // 2 * 2
     for name, array in arrays.items():
-        is_image = axes[name].endswith("hw")
-        if is_image and array.shape[-1] != array.shape[-2]:
-            turns = quarter_turns // 2 * 2
-        else:
-            turns = quarter_turns
         for row in range(len(n_valid)):
-            values = array[row]
-            if is_image:
-                values = np.rot90(values, turns[row], axes=(-2, -1))
-                values = values[..., ::-1] if flips[row] else values
-            if reversals[row] and axes[name].startswith("t"):
-                n_images = n_valid[row]
-                values = np.concatenate([values[:n_images][::-1], values[n_images:]])
+            values = _turn(array[row], axes[name], turns[row], flips[row], size)
+            if reversals[row]:
+                values = _reverse(values, axes[name], n_valid[row])
             array[row] = values.copy()
+
+
+def _turn(
+    values: np.ndarray, letters: str, n_turns: int, flip: bool, size: tuple[int, int] | None
+) -> np.ndarray:
+    """Turn by quarters, y to x, and then flip x."""
+    if letters.endswith("hw"):
+        values = np.rot90(values, n_turns, axes=(-2, -1))
+        return values[..., ::-1] if flip else values
+    if letters.endswith("v"):
+        return values @ _turn_matrix(n_turns, flip).T.astype(values.dtype)
+    if letters.endswith("sp"):
+        if size is None:
+            raise ValueError("Affine maps cannot be turned without the size of the images.")
+        middle = (np.array([size[1], size[0]]) - 1) / 2
+        # The inverse of a rotation or reflection is its transpose.
+        linear = values[..., :2] @ _turn_matrix(n_turns, flip).T
+        offset = values[..., 2] + (values[..., :2] - linear) @ middle
+        return np.concatenate([linear, offset[..., np.newaxis]], axis=-1)
+    return values
+
+
+def _turn_matrix(n_turns: int, flip: bool) -> np.ndarray:
+    """Return what `_turn` does to a displacement (x, y)."""
+    quarter = np.array([[0.0, 1.0], [-1.0, 0.0]])
+    matrix = np.linalg.matrix_power(quarter, int(n_turns))
+    return np.diag([-1.0, 1.0]) @ matrix if flip else matrix
+
+
+def _reverse(values: np.ndarray, letters: str, n_images: int) -> np.ndarray:
+    """Reverse the order of the images before the padding."""
+    if not letters.startswith(("t", "T")) or n_images == 0:
+        return values
+    reverse = values[:n_images][::-1]
+    if letters.startswith("T"):
+        reverse = values[0] + values[n_images - 1] - reverse
+    return np.concatenate([reverse, values[n_images:]])
 
 
 def _pixel_significance(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

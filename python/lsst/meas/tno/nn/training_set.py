@@ -3,7 +3,8 @@
 """What a network is trained on: selection and reading of injected sequences.
 
 Tables are read one at a time, and what the network is fed waits on disk, so
-that the memory needed does not grow with the number of tables.
+that the memory needed does not grow with the number of tables. So do the
+pixels of the training sequences that get new objects.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import collections
 import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,58 +26,17 @@ from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
 
 from ..geometry import pixel_area
 from ..positions import SPLITS, split_of_orbits, straddles_split
+from ._errors import TrainingSetError
 from .architectures import Architecture, Shape
+from .array_store import ArrayStore
 from .inputs import PIXEL_COLUMNS, PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
+from .reinjection import REINJECTION_COLUMNS, Reinjector
+from .training_config import ReinjectionConfig
 
 type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
 
 LABEL_COLUMNS = ("split", "ra", "dec", "htm", "valid", "pixel_to_sky", "injected", "source_orbit", "snr")
 """Columns that say whether, and as what, a sequence takes part."""
-
-
-class TrainingSetError(ValueError):
-    """A network cannot be trained on these sequences."""
-
-
-class ArrayStore:
-    """Arrays of float32 with one row a sequence, in files.
-
-    Parameters
-    ----------
-    directory
-        Empty directory for the files.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._shapes: dict[str, tuple[int, ...]] = {}
-
-    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Append rows.
-
-        Parameters
-        ----------
-        arrays
-            Rows to append to the array of each name.
-        """
-        for name, array in arrays.items():
-            self._shapes.setdefault(name, array.shape[1:])
-            with open(self._directory / name, "ab") as stream:
-                stream.write(np.ascontiguousarray(array, dtype=np.float32).data)
-
-    def load(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return copies of rows.
-
-        Parameters
-        ----------
-        rows
-            Indices of the rows.
-        """
-        arrays = {}
-        for name, shape in self._shapes.items():
-            stored = np.memmap(self._directory / name, dtype=np.float32, mode="r").reshape(-1, *shape)
-            arrays[name] = stored[rows]
-        return arrays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +70,9 @@ class TrainingSet:
     counts: dict[str, int]
     """Number of sequences used in each split and left out for each reason."""
 
+    reinjector: Reinjector | None = None
+    """The training sequences, in order, if they are to get new objects."""
+
     def rows(self, split: str) -> np.ndarray:
         """Return the indices of the sequences of a split.
 
@@ -139,7 +101,11 @@ class _Source:
 
 
 def read_training_set(
-    handles: Iterable[Handle], architecture: Architecture, store: ArrayStore, log: LsstLogAdapter
+    handles: Iterable[Handle],
+    architecture: Architecture,
+    store: ArrayStore,
+    log: LsstLogAdapter,
+    reinjection: ReinjectionConfig | None = None,
 ) -> TrainingSet:
     """Read the sequences that a network is trained on.
 
@@ -154,6 +120,8 @@ def read_training_set(
         Empty store that takes what the network is fed.
     log
         Logger.
+    reinjection
+        Configuration of the objects that training injects itself, if it does.
 
     Returns
     -------
@@ -179,17 +147,23 @@ def read_training_set(
     sources = [_read_labels(handle, shape, counts) for handle in ordered]
     _check_labels([source.labels[source.keep] for source in sources])
     pixel_scale = _common_pixel_scale(sources)
+    reinjector = None
+    if reinjection is not None:
+        reinjector = Reinjector(store.child("reinjection"), architecture.columns, reinjection)
     progress = PeriodicLogger(log)
     kept = []
     for i, source in enumerate(sources):
-        kept.append(_read_pixels(source, architecture, store, counts))
+        kept.append(_read_pixels(source, architecture, store, reinjector, counts))
         progress.log("Read %d of %d tables of sequences.", i + 1, len(sources))
     _check_labels(kept)
+    if reinjector is not None:
+        reinjector.report(log)
     records = [
         {"data_id": source.data_id, "sha256": source.digest.hexdigest(), "n_used": len(labels)}
         for source, labels in zip(sources, kept, strict=True)
     ]
-    return _assemble(kept, store, shape, pixel_scale, records, counts)
+    training_set = _assemble(kept, store, shape, pixel_scale, records, counts)
+    return dataclasses.replace(training_set, reinjector=reinjector)
 
 
 def _data_id_of(handle: Handle) -> dict[str, Any]:
@@ -273,16 +247,24 @@ def _straddles(columns: Mapping[str, np.ndarray], shape: Shape) -> np.ndarray:
 
 
 def _read_pixels(
-    source: _Source, architecture: Architecture, store: ArrayStore, counts: collections.Counter[str]
+    source: _Source,
+    architecture: Architecture,
+    store: ArrayStore,
+    reinjector: Reinjector | None,
+    counts: collections.Counter[str],
 ) -> Table:
-    names = list(dict.fromkeys((*PIXEL_COLUMNS, *architecture.columns)))
+    further = () if reinjector is None else REINJECTION_COLUMNS
+    names = list(dict.fromkeys((*PIXEL_COLUMNS, *architecture.columns, *further)))
     table = source.handle.get(parameters={"columns": names})
     columns = {name: np.asarray(table[name]) for name in names}
     _update_digest(source.digest, columns)
     usable = has_usable_pixels(columns)
     counts["left_out_without_usable_pixels"] += int(np.count_nonzero(source.keep & ~usable))
     used = source.keep & usable
-    store.append(architecture.encode({name: column[used] for name, column in columns.items()}))
+    store.append(architecture.encode({name: columns[name][used] for name in architecture.columns}))
+    if reinjector is not None:
+        trained_on = used & (source.labels["split"] == SPLITS.index("training"))
+        reinjector.append({name: column[trained_on] for name, column in columns.items()})
     return source.labels[used]
 
 
