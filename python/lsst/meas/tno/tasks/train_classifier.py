@@ -75,7 +75,8 @@ class TrainClassifierConfig(PipelineTaskConfig, pipelineConnections=TrainClassif
     training = ConfigField[TrainingConfig](doc="How the network is trained.", dtype=TrainingConfig)
     scratch_directory = Field[str](
         doc="Directory for what the network is fed during the training, 45 kB for a sequence of 50 images of "
-        "15x15 pixels; by default the system's for temporary files (TMPDIR).",
+        "15x15 pixels, and 240 kB more for one of the training split with training.reinject; by default the "
+        "system's for temporary files (TMPDIR).",
         optional=True,
     )
 
@@ -138,13 +139,16 @@ class TrainClassifierTask(PipelineTask):
             reproducible(n_threads=config.n_threads, seed=config.seed),
         ):
             store = ArrayStore(Path(directory))
-            training_set = read_training_set(sequences, architecture, store, self.log)
+            reinjection = config.reinjection if config.reinject else None
+            training_set = read_training_set(sequences, architecture, store, self.log, reinjection)
             for name, count in training_set.counts.items():
                 self.metadata[name] = count
             self.log.info("Sequences: %s.", training_set.counts)
             trainer = Trainer(architecture, training_set, config, self.log)
             trainer.run()
-            return self._summarize(trainer, training_set)
+            result = self._summarize(trainer, training_set)
+            trainer.remove_checkpoint()
+            return result
 
     def _summarize(self, trainer: Trainer, training_set: TrainingSet) -> Struct:
         from ..nn.metrics import roc_areas_by_snr
@@ -174,7 +178,7 @@ class TrainClassifierTask(PipelineTask):
             training_set.shape,
             training_set.pixel_scale,
             training={
-                "config": self.config.training.toDict(),
+                "config": self.config.training.describe(),
                 "device": trainer.device.type,
                 "best_epoch": trainer.best_epoch,
                 "n_epochs": len(trainer.history),
