@@ -14,6 +14,7 @@ from lsst.meas.tno import ImageSequences, Injection
 from lsst.meas.tno.nn import Architecture, Conv3dConfig, architectures
 from lsst.meas.tno.nn.classifier import Classifier, describe_classifier
 from lsst.meas.tno.positions import htm_index, split_of_htm
+from lsst.meas.tno.tasks import InjectTnosConfig, InjectTnosTask
 from lsst.pipe.base import InMemoryDatasetHandle
 
 FILTERS = [4, 8, 16]
@@ -27,13 +28,7 @@ def moving_sequences(
     The positions are uniform in a box of half a degree, thousands of trixels.
     """
     rng = np.random.default_rng(seed)
-    sequences = white_sequences(rng, n, n_times=n_times, size=size)
-    sequences.tract[:], sequences.patch[:] = 1, patch
-    sequences.ra += rng.uniform(-0.25, 0.25, n)
-    sequences.dec += rng.uniform(-0.25, 0.25, n)
-    sequences.centre_ra[:], sequences.centre_dec[:] = sequences.ra[:, None], sequences.dec[:, None]
-    sequences.htm[:] = htm_index(sequences.ra, sequences.dec, 12)
-    sequences.split[:] = split_of_htm(sequences.htm)
+    sequences = _scattered_sequences(rng, n, patch, n_times, size)
     injection = Injection.full(n, T=n_times)
     injection.injected = np.arange(n) % 2 == 1
     injection.object_id = np.where(injection.injected, [f"object-{row}" for row in range(n)], "")
@@ -42,6 +37,34 @@ def moving_sequences(
     sequences.injection = injection
     for row in np.flatnonzero(injection.injected):
         sequences.image[row] += 20.0 * snr * _moving_source(rng, n_times, size)
+    return sequences
+
+
+def injected_sequences(
+    seed: int, n: int, *, patch: int = 0, snr: tuple[float, float] = (10.0, 12.0), n_times: int = 8
+) -> ImageSequences:
+    """Return such sequences of 9x9 pixels with all of the truth, half of them
+    with an object that moves up to 3 pixels.
+    """
+    rng = np.random.default_rng(seed)
+    config = InjectTnosConfig(seed=seed)
+    population = config.population["linear"]
+    population.rate_min, population.rate_max = 0.0, 3 * 0.2 / ((n_times - 1) * 41.0 / 3600)
+    population.window_size, population.edge_margin, population.min_times_inside = 1.8, 0.2, n_times
+    population.snr_min, population.snr_max = snr
+    return InjectTnosTask(config=config).run(_scattered_sequences(rng, n, patch, n_times, 9)).injected
+
+
+def _scattered_sequences(
+    rng: np.random.Generator, n: int, patch: int, n_times: int, size: int
+) -> ImageSequences:
+    sequences = white_sequences(rng, n, n_times=n_times, size=size)
+    sequences.tract[:], sequences.patch[:] = 1, patch
+    sequences.ra += rng.uniform(-0.25, 0.25, n)
+    sequences.dec += rng.uniform(-0.25, 0.25, n)
+    sequences.centre_ra[:], sequences.centre_dec[:] = sequences.ra[:, None], sequences.dec[:, None]
+    sequences.htm[:] = htm_index(sequences.ra, sequences.dec, 12)
+    sequences.split[:] = split_of_htm(sequences.htm)
     return sequences
 
 

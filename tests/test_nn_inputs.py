@@ -104,3 +104,71 @@ def test_augmentation_of_an_oblong_window() -> None:
     augment(augmented, {"significance": "thw", "time": "t"}, np.full(1000, 2), rng)
     assert len({row.tobytes() for row in augmented["significance"]}) == 8
     assert {tuple(row) for row in augmented["time"].tolist()} == {(1, 2, 3), (2, 1, 3)}
+
+
+def test_psf_turns_with_an_oblong_window() -> None:
+    rng = np.random.default_rng(1)
+    image, psf = rng.normal(size=(3, 4, 6)), rng.normal(size=(3, 5, 5))
+    arrays = {"image": np.repeat(image[None], 400, axis=0), "psf": np.repeat(psf[None], 400, axis=0)}
+    augment(arrays, {"image": "thw", "psf": "thw"}, np.full(400, 3), rng)
+    pairs = {(one.tobytes(), other.tobytes()) for one, other in zip(*arrays.values(), strict=True)}
+    # One symmetry of the window is one of its PSF, and none is a quarter turn.
+    assert len(pairs) == len({row.tobytes() for row in arrays["psf"]}) == 8
+
+
+def test_source_stays_where_vectors_and_affines_say() -> None:
+    rng = np.random.default_rng(1)
+    n, size = 200, 7
+    x, y = rng.integers(size, size=(2, n, 2))
+    arrays = {
+        "image": np.zeros((n, 2, size, size)),
+        "position": np.stack([x, y], axis=-1) - (size - 1) / 2,
+        "affine": rng.normal(size=(n, 2, 2, 3)),
+        "time": np.tile([0.0, 1.0], (n, 1)),
+    }
+    np.put_along_axis(arrays["image"].reshape(n, 2, -1), (size * y + x)[..., None], 1.0, axis=2)
+    letters = {"image": "thw", "position": "tv", "affine": "tsp", "time": "t"}
+
+    def sky() -> np.ndarray:
+        _, _, row, column = np.nonzero(arrays["image"])
+        pixel = np.stack([column, row, np.ones(2 * n)], axis=-1).reshape(n, 2, 3)
+        np.testing.assert_array_equal(arrays["position"], pixel[..., :2] - (size - 1) / 2)
+        return np.einsum("ntij,ntj->nti", arrays["affine"], pixel)
+
+    before = sky()
+    augment(arrays, letters, np.full(n, 2), rng, size=(size, size))
+    is_reversed = arrays["time"][:, 0] == 1.0
+    assert 0 < is_reversed.sum() < n
+    before[is_reversed] = before[is_reversed, ::-1]
+    np.testing.assert_allclose(sky(), before, rtol=0, atol=1e-12)
+    with pytest.raises(ValueError, match="size"):
+        augment(arrays, letters, np.full(n, 2), rng)
+
+
+def test_motion_backwards_is_a_motion_at_the_same_times() -> None:
+    """Positions that are linear in unequal times are so after the reversal,
+    with the opposite rate.
+    """
+    rng = np.random.default_rng(1)
+    n, n_times = 100, 6
+    times = np.sort(rng.uniform(60000.0, 60001.0, (n, n_times)), axis=1)
+    n_valid = rng.integers(2, n_times + 1, n)
+    padding = np.arange(n_times) >= n_valid[:, None]
+    times[padding] = -1.0
+    rate, start = rng.uniform(1, 2, (2, n, 1))
+    arrays = {"time": times.copy(), "x": np.where(padding, 0.0, start + rate * (times - 60000.0))}
+    before = {name: array.copy() for name, array in arrays.items()}
+    augment(arrays, {"time": "T", "x": "t"}, n_valid, rng)
+    signs = set()
+    for row, n_images in enumerate(n_valid):
+        new = arrays["time"][row, :n_images]
+        assert np.all(np.diff(new) > 0)
+        old = times[row, :n_images]
+        assert (new[0], new[-1]) == pytest.approx((old[0], old[-1]), abs=1e-9)
+        slope = np.diff(arrays["x"][row, :n_images]) / np.diff(new)
+        signs.add(np.sign(slope[0]))
+        # Steps of 1e-4 days are known to 1e-11.
+        np.testing.assert_allclose(slope, np.sign(slope[0]) * rate[row, 0], rtol=1e-5)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array[row, n_images:], before[name][row, n_images:])
+    assert signs == {-1.0, 1.0}

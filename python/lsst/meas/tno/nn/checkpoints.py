@@ -83,7 +83,8 @@ class Checkpoints:
         if not self._path.exists():
             return None
         try:
-            with np.load(self._path, allow_pickle=False) as content:
+            # numpy leaves a file that it cannot read open.
+            with open(self._path, "rb") as stream, np.load(stream, allow_pickle=False) as content:
                 header = json.loads(content["header"].tobytes())
                 if (header["version"], header["key"]) != (FORMAT_VERSION, self._key):
                     self._log.warning("Ignoring %s: it is of another training.", self._path)
