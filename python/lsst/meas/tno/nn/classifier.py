@@ -16,6 +16,7 @@ __all__ = (
     "classifier_from_table",
     "classifier_to_table",
     "describe_classifier",
+    "read_description",
 )
 
 import dataclasses
@@ -176,6 +177,7 @@ def describe_classifier(
     *,
     training: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    calibration: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the description of a classifier, as JSON data.
 
@@ -193,6 +195,8 @@ def describe_classifier(
         How it was trained, and on what.
     metrics
         How well it does.
+    calibration
+        What its logits mean, `ScoreCalibration.to_json`.
     """
     return {
         "format_version": FORMAT_VERSION,
@@ -202,7 +206,7 @@ def describe_classifier(
         "inputs": dict(architecture.inputs),
         "normalisation": architecture.describe_normalisation(),
         "training": dict(training),
-        "calibration": None,
+        "calibration": None if calibration is None else dict(calibration),
         "metrics": dict(metrics),
     }
 
@@ -245,7 +249,7 @@ def classifier_from_table(table: pa.Table) -> Classifier:
         Raised if the table holds no classifier, one of another version, or not
         all of it.
     """
-    description = _read_description(table)
+    description = read_description(table)
     _check_pixel_scale(description)
     architecture, shape = _read_architecture(description)
     network = architecture.build(shape)
@@ -264,13 +268,19 @@ def classifier_from_table(table: pa.Table) -> Classifier:
     return Classifier(architecture, network, description)
 
 
-def _to_bytes(array: np.ndarray) -> bytes:
-    if str(array.dtype) not in DTYPES:
-        raise TypeError(f"Tensors of dtype {array.dtype} are not supported, only {DTYPES}.")
-    return array.astype(array.dtype.newbyteorder("<")).tobytes()
+def read_description(table: pa.Table) -> dict[str, Any]:
+    """Return the description of the classifier that a table keeps.
 
+    Parameters
+    ----------
+    table
+        Table of `classifier_to_table`.
 
-def _read_description(table: pa.Table) -> dict[str, Any]:
+    Raises
+    ------
+    ClassifierError
+        Raised if the table holds no classifier, or one of another version.
+    """
     content = (table.schema.metadata or {}).get(METADATA_KEY)
     if content is None or table.schema.names != SCHEMA.names:
         raise ClassifierError(
@@ -288,6 +298,12 @@ def _read_description(table: pa.Table) -> dict[str, Any]:
             "Use the version of meas_tno that it was trained with, or train it again."
         )
     return description
+
+
+def _to_bytes(array: np.ndarray) -> bytes:
+    if str(array.dtype) not in DTYPES:
+        raise TypeError(f"Tensors of dtype {array.dtype} are not supported, only {DTYPES}.")
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def _check_pixel_scale(description: Mapping[str, Any]) -> None:

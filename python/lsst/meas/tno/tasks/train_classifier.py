@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 
 from lsst.daf.butler import DeferredDatasetHandle
@@ -85,8 +86,8 @@ class TrainClassifierTask(PipelineTask):
     """Train a network to tell image sequences with an object from those
     without.
 
-    It learns from the sequences of the training split, stops by those of the
-    validation split, and reports on those of the test split.
+    It learns from the sequences of the training split, stops and is calibrated
+    by those of the validation split, and reports on those of the test split.
     """
 
     ConfigClass: ClassVar[type[TrainClassifierConfig]] = TrainClassifierConfig
@@ -163,12 +164,37 @@ class TrainClassifierTask(PipelineTask):
             injected, snr = training_set.injected[rows], training_set.snr[rows]
             metrics[split] = roc_areas_by_snr(logits, injected, snr)
             self.log.info("ROC areas, %s: %s", split, metrics[split])
+            if split == "validation":
+                calibration = self._calibrate(logits, injected)
             # A set without test sequences shows those of validation.
             if split == "validation" or len(rows):
                 plot = plot_training(history, logits, injected, snr, split)
-        return Struct(classifier=self._make_table(trainer, training_set, metrics), history=history, plot=plot)
+        classifier = self._make_table(trainer, training_set, metrics, calibration)
+        return Struct(classifier=classifier, history=history, plot=plot)
 
-    def _make_table(self, trainer: Trainer, training_set: TrainingSet, metrics: dict[str, Any]) -> pa.Table:
+    def _calibrate(self, logits: np.ndarray, injected: np.ndarray) -> dict[str, Any] | None:
+        from ..nn.calibration import CalibrationError, fit_calibration
+
+        try:
+            calibration = fit_calibration(logits, injected)
+        except CalibrationError as error:
+            self.log.warning("The classifier has no calibration: %s", error)
+            return None
+        self.log.info(
+            "Calibrated on %d sequences without an object: thresholds for rates of false positives down to "
+            "%.3g a sequence.",
+            calibration.n_clean,
+            calibration.smallest_rate,
+        )
+        return calibration.to_json()
+
+    def _make_table(
+        self,
+        trainer: Trainer,
+        training_set: TrainingSet,
+        metrics: dict[str, Any],
+        calibration: dict[str, Any] | None,
+    ) -> pa.Table:
         from ..nn.classifier import Classifier, classifier_to_table, describe_classifier
 
         architecture = self.config.architecture.apply()
@@ -186,5 +212,6 @@ class TrainClassifierTask(PipelineTask):
                 "data": training_set.sources,
             },
             metrics=metrics,
+            calibration=calibration,
         )
         return classifier_to_table(Classifier(architecture, trainer.network, description))
