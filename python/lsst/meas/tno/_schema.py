@@ -8,7 +8,9 @@ A column's dtype, unit and missing value are stated here and nowhere else.
 from __future__ import annotations
 
 __all__ = (
+    "CANDIDATE_COLUMNS",
     "CUTOUT_COLUMNS",
+    "DETECTION_EFFICIENCY_COLUMNS",
     "EPHEMERIDES_COLUMNS",
     "INJECTION_COLUMNS",
     "ORBIT_COLUMNS",
@@ -184,6 +186,84 @@ SCORE_COLUMNS = (
 )
 """Columns of ``tno_scores``."""
 
+CANDIDATE_COLUMNS = (
+    *_PATCH,
+    Column("logit", "float32", doc="Output of the classifier."),
+    Column("score", "float32", doc="Sigmoid of the logit."),
+    Column("mjd", "float64", unit="d", doc="TAI MJD of the position: mean of the valid images."),
+    Column("ra", "float64", unit="deg", doc="ICRS right ascension at mjd."),
+    Column("dec", "float64", unit="deg", doc="ICRS declination at mjd."),
+    Column("rate_ra_cosdec", "float64", unit="arcsec / h", doc="Rate in right ascension times cos(dec)."),
+    Column("rate_dec", "float64", unit="arcsec / h", doc="Rate in declination."),
+    Column("rate", "float64", unit="arcsec / h", doc="Rate of motion on the sky."),
+    Column("position_angle", "float64", unit="deg", doc="Of the motion, east of north."),
+    Column("flux", "float64", unit="nJy", doc="Flux in the reference band."),
+    Column("flux_err", "float64", unit="nJy", doc="Standard deviation of flux."),
+    Column("mag", "float64", unit="mag", missing=np.nan, doc="AB magnitude in the reference band."),
+    Column("snr", "float64", doc="S/N of the matched filter along the trajectory."),
+    Column("n_images", "int32", doc="Images that the trajectory is on, with usable pixels."),
+    Column(
+        "covariance",
+        "float64",
+        (4, 4),
+        None,
+        np.nan,
+        "Of ra * cos(dec) and dec, arcsec, and the two rates, arcsec / h; NaN if not determined.",
+    ),
+)
+"""Columns of ``tno_candidates``."""
+
+DETECTION_EFFICIENCY_COLUMNS = (
+    Column("kind", TEXT, doc="What the row is; choose the rows by it."),
+    Column("quantity", TEXT, missing="", doc="What the row is about: mag, snr, rate, m50, ..."),
+    Column("low", "float64", missing=np.nan, doc="Lower edge of the bin of quantity, in its unit."),
+    Column("high", "float64", missing=np.nan, doc="Upper edge of the bin."),
+    Column("value", "float64", missing=np.nan, doc="The result; an efficiency, or a value of quantity."),
+    Column("value_low", "float64", missing=np.nan, doc="Lower end of the 68.27 % interval of value."),
+    Column("value_high", "float64", missing=np.nan, doc="Upper end of the 68.27 % interval of value."),
+    Column("predicted", "float64", missing=np.nan, doc="Value that was predicted."),
+    Column("false_positive_rate", "float64", missing=np.nan, doc="False positives a sequence."),
+    Column("logit", "float64", missing=np.nan, doc="Threshold on the logit, or the logit of the sequence."),
+    Column("n_injected", "int64", missing=-1, doc="Injected objects."),
+    Column("n_found", "int64", missing=-1, doc="Injected objects that were found."),
+    Column("n_clean", "int64", missing=-1, doc="Sequences without an object."),
+    Column("n_false_positives", "int64", missing=-1, doc="Sequences without an object above the threshold."),
+    Column("tract", "int32", missing=-1, doc="Tract of the sequence."),
+    Column("patch", "int32", missing=-1, doc="Patch of the sequence."),
+    Column("sequence_id", "int64", missing=-1, doc="Sequence, unique within tract and patch."),
+    Column("object_id", TEXT, missing="", doc="Name of the injected object."),
+    Column("reason", TEXT, missing="", doc="Why an object was missed, or there is no value."),
+)
+"""Columns of ``tno_detection_efficiency``, by kind of row:
+
+``threshold``
+    ``logit``, ``false_positive_rate`` that the calibration expects at it,
+    ``reason`` ``extrapolated`` if no sequence of the calibration tells of it.
+``efficiency``
+    ``value`` = ``n_found`` / ``n_injected``, with ``quantity`` ``all``, or of
+    the objects whose ``mag``, ``snr`` or ``rate`` (arcsec/hour) is from
+    ``low`` to ``high``.
+``fit``
+    ``value`` and its standard deviation either way; ``quantity``: ``m50``,
+    ``m50_width`` (mag) and ``m50_plateau``, or ``snr50``, ``snr50_width`` and
+    ``snr50_plateau`` of the curve that `fit_efficiency` describes. ``reason``
+    where there is no fit.
+``false_positives``
+    ``value`` at the threshold, ``quantity``: ``per_sequence`` or
+    ``per_square_degree``, with ``n_clean`` and ``n_false_positives``.
+``roc``
+    ``value`` is the efficiency at ``false_positive_rate`` and ``logit``.
+``calibration``
+    ``value`` is the fraction of sequences with an object of those whose
+    ``quantity``, ``probability`` (calibrated) or ``score``, is from ``low`` to
+    ``high``, and ``predicted`` the mean of it.
+``missed``
+    An object that was not found: ``value`` is its S/N (``quantity`` ``snr``),
+    ``logit`` that of its sequence, ``reason`` one of ``outside`` of the window
+    in half of the images, ``masked`` in half of those, ``below_threshold``, or
+    ``merged`` with the candidate of another sequence (or not measurable).
+"""
+
 TRAINING_HISTORY_COLUMNS = (
     Column("epoch", "int32", doc="Epoch, from 0."),
     Column("learning_rate", "float64", doc="Learning rate of the epoch."),
@@ -220,6 +300,9 @@ SCHEMAS: Mapping[str, tuple[Column, ...]] = {
     "tno_sequences_injected": (*CUTOUT_COLUMNS, *INJECTION_COLUMNS),
     "tno_scores": SCORE_COLUMNS,
     "tno_scores_injected": (*SCORE_COLUMNS, *_TRUTH),
+    "tno_candidates": CANDIDATE_COLUMNS,
+    "tno_candidates_injected": CANDIDATE_COLUMNS,
+    "tno_detection_efficiency": DETECTION_EFFICIENCY_COLUMNS,
     "tno_training_history": TRAINING_HISTORY_COLUMNS,
     "tno_simulated_objects": SIMULATED_OBJECT_COLUMNS,
 }

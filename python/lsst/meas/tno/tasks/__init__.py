@@ -4,7 +4,9 @@
 
 from .compute_ephemerides import *
 from .extract_cutouts import *
+from .find_candidates import *
 from .inject_tnos import *
+from .measure_efficiency import *
 from .score_sequences import *
 from .train_classifier import *
 from .warp_cutouts import *
