@@ -27,6 +27,8 @@ PIPELINES = Path(__file__).parents[1] / "pipelines"
 INPUT = "TnoSim/defaults"
 ORBITS = "tno/orbits"
 N_VISITS = 12
+ONCE = ("tno_training_history", "tno_ephemerides", "tno_detection_efficiency")
+"""Tables that there is one of, not one a patch."""
 PATCH = {"skymap": "tno_sim", "tract": 0, "patch": 0}
 OPTIONS = {
     "parameters": {"nTimes": N_VISITS, "cutoutSize": 28},
@@ -102,7 +104,7 @@ def _get_all(repo, name, collection="u/test/one"):
 @pytest.mark.parametrize("name", sorted(set(SCHEMAS) - {"tno_simulated_objects", "tno_orbits"}))
 def test_written_tables_have_their_schema(repo, name):
     tables = _get_all(repo, name)
-    assert len(tables) == (1 if name in ("tno_training_history", "tno_ephemerides") else 2)
+    assert len(tables) == (1 if name in ONCE else 2)
     for table in tables:
         validate_table(table, SCHEMAS[name])
         if name.startswith(("tno_cutouts", "tno_sequences")):
@@ -142,6 +144,26 @@ def test_scores_are_those_of_the_sequences(repo):
         np.testing.assert_array_equal(scores[column], sequences[column])
     assert np.all(np.isfinite(scores["score"]))
     assert 0.3 < np.mean(scores["injected"]) <= 0.5
+
+
+def test_candidates_are_those_above_the_threshold(repo):
+    scores, candidates = _get(repo, "tno_scores_injected"), _get(repo, "tno_candidates_injected")
+    above = scores["sequence_id"][scores["logit"] >= 0]
+    metadata = _get(repo, "findInjectedCandidates_metadata")["findInjectedCandidates"]
+    assert metadata["n_above_threshold"] == len(above)
+    # Of random positions on so little sky, some windows overlap.
+    assert metadata["n_merged"] + metadata["n_not_measurable"] + len(candidates) == len(above)
+    assert 0 < len(candidates)
+    assert set(candidates["sequence_id"]) <= set(above)
+
+
+def test_efficiency_is_of_all_patches(repo):
+    table = _get(repo, "tno_detection_efficiency")
+    test = [scores[scores["split"] == 2] for scores in _get_all(repo, "tno_scores_injected")]
+    (row,) = table[(table["kind"] == "efficiency") & (table["quantity"] == "all")]
+    assert row["n_injected"] == sum(np.sum(scores["injected"]) for scores in test)
+    assert row["n_found"] + np.sum(table["kind"] == "missed") == row["n_injected"]
+    assert "per_square_degree" in table["quantity"]
 
 
 def test_a_rerun_does_no_work_again(repo):

@@ -22,17 +22,22 @@ ALL = {
     "trainClassifier",
     "scoreSequences",
     "scoreInjectedSequences",
+    "findCandidates",
+    "findInjectedCandidates",
+    "measureEfficiency",
 }
 TASKS = {
     "BuildTrainingSet": {"computeEphemerides", "extractCutouts", "injectTnos", "warpInjectedCutouts"},
     "TrainClassifier": {"trainClassifier"},
-    "Search": {"extractCutouts", "warpCutouts", "scoreSequences"},
+    "Search": {"extractCutouts", "warpCutouts", "scoreSequences", "findCandidates"},
     "MeasureEfficiency": {
         "computeEphemerides",
         "extractCutouts",
         "injectTnos",
         "warpInjectedCutouts",
         "scoreInjectedSequences",
+        "findInjectedCandidates",
+        "measureEfficiency",
     },
     "Notebook": ALL - {"computeEphemerides"},
     "Tno": ALL,
@@ -42,6 +47,8 @@ DIMENSIONS = {
     "tno_classifier": set(),
     "tno_training_history": set(),
     "tno_training_plot": set(),
+    "tno_detection_efficiency": {"skymap"},
+    "tno_detection_efficiency_plot": {"skymap"},
 }
 PATCH = {"skymap", "tract", "patch"}
 
@@ -95,6 +102,8 @@ def test_parameters_reach_the_tasks():
         "cutoutSize": "60",
         "warpSize": "21",
         "pixelScale": "0.25",
+        "thresholdMode": "per_sequence",
+        "threshold": "0.001",
     }.items():
         pipeline.addConfigOverride("parameters", key, value)
     tasks = pipeline.to_graph().tasks
@@ -106,6 +115,10 @@ def test_parameters_reach_the_tasks():
     assert type(population).__name__ == "OrbitPopulationConfig"
     assert population.window_size == pytest.approx(21 * 0.25)
     assert population.min_times_inside == 20
+    for label in ("findCandidates", "findInjectedCandidates", "measureEfficiency"):
+        config = tasks[label].config
+        assert (config.threshold_mode, config.threshold) == ("per_sequence", 0.001)
+        assert "classifier" in tasks[label].inputs
     for label in ("warpCutouts", "warpInjectedCutouts"):
         assert (tasks[label].config.warp_size, tasks[label].config.pixel_scale) == (21, 0.25)
 
@@ -119,6 +132,8 @@ def test_parameters_reach_the_tasks():
         ("warpInjectedCutouts", "warp_size", 21, "warp_size"),
         ("warpInjectedCutouts", "pixel_scale", 0.3, "pixel_scale"),
         ("warpCutouts", "subtract_median", True, "subtract_median"),
+        ("findCandidates", "threshold", 3.0, "threshold of the search"),
+        ("measureEfficiency", "threshold", 3.0, "threshold of the candidates"),
     ],
 )
 def test_contracts_say_what_is_broken(label, key, value, message):
