@@ -271,12 +271,16 @@ def test_holes_are_noticed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> 
     assert "static sky" in warnings[0]
 
 
-def test_no_objects_at_all(tmp_path: Path) -> None:
+def test_sequences_without_objects(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     sequences = injected_sequences(1, 20)
-    reinjector = make_reinjector(tmp_path, sequences[~sequences.injection.injected])
-    reinjector.report(LOG)
-    with pytest.raises(ValueError, match="high <= 0"):
-        reinjector.load(np.arange(3), np.ones(3, dtype=bool), np.random.default_rng(1))
+    clean = sequences[~sequences.injection.injected]
+    reinjector = make_reinjector(tmp_path, clean)
+    with caplog.at_level(logging.INFO):
+        reinjector.report(LOG)
+    assert "0 tracks, 10 sequences without an object, 0 of them" in caplog.text
+    columns, labels = reinjector.load(np.arange(10), np.zeros(10, dtype=bool), np.random.default_rng(1))
+    assert not np.any(labels)
+    np.testing.assert_array_equal(columns["image"], clean.image)
 
 
 @pytest.mark.parametrize("name", ["mag", "snr", "inj_x"])

@@ -46,6 +46,9 @@ REINJECTION_COLUMNS = (
 MAX_LOSS = 0.1
 """Fraction of the images that a track may leave early in another sequence."""
 
+CHUNK = 64
+"""Sequences that are rendered at a time: 1 MB each."""
+
 MAX_HOLE = 0.1
 """Fraction of an object's flux that a subtraction may take too much."""
 
@@ -67,8 +70,15 @@ class Reinjector:
     -----
     Sources are rendered with the PSF of each image at the place where they
     are, and have the Poisson noise of their photons, in image and variance.
-    It is taken to be independent between the pixels of a warp, which is an
-    approximation of what is 1 % of the variance for S/N 12 in 50 images.
+    It is taken to be independent between the pixels of a warp: an
+    approximation of what, for S/N 12 in 50 images of 30 s in r, is at most
+    1.5 % of a pixel's variance.
+
+    Subtracted sequences count as clean up to ``max_subtracted_snr``. Of
+    noise-free objects of S/N 12, injected before the warping, a matched filter
+    along the track finds -0.010 sigma on average after the subtraction, and
+    0.018 at most, with lanczos3; -0.011 and 0.017 with lanczos5, -0.015 and
+    0.05 bicubic, -0.05 and 0.22 bilinear. It grows in proportion to the S/N.
     """
 
     def __init__(self, store: ArrayStore, columns: Sequence[str], config: ReinjectionConfig) -> None:
@@ -107,8 +117,9 @@ class Reinjector:
         for name in ("image", "variance", "mask"):
             stored[name] = stored[name].copy()
         faint = injected & (columns["snr"] <= self._config.max_subtracted_snr)
-        if np.any(faint):
-            self._subtract(stored, columns, np.flatnonzero(faint), relative, electrons)
+        rows = np.flatnonzero(faint)
+        for start in range(0, len(rows), CHUNK):
+            self._subtract(stored, columns, rows[start : start + CHUNK], relative, electrons)
         self._pixels.append({**stored, "relative_flux": relative, "electrons": electrons})
         track = {name: columns[name].astype(np.float32) for name in ("inj_x", "inj_y")}
         self._tracks.append({**track, "valid": columns["valid"], "mjd": columns["mjd"]})

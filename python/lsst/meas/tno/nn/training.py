@@ -8,6 +8,7 @@ __all__ = ("Epoch", "Trainer", "history_table")
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import json
 import time
@@ -220,14 +221,14 @@ class Trainer:
         self._scaler.update()
         return loss.item()
 
-    @property
+    @functools.cached_property
     def _training_weights(self) -> np.ndarray:
         """Weights of sequences without and with an object in training."""
         if self._config.class_balance != "weights":
             return np.ones(2)
         return _weights(*self._batches.n_training, self._config.positive_fraction)
 
-    @property
+    @functools.cached_property
     def _table_weights(self) -> np.ndarray:
         """The same for sequences as the tables have them."""
         if self._config.class_balance == "none":
