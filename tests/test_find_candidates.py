@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import lsst.daf.butler.tests as butler_tests
 from lsst.daf.butler import Butler
 from lsst.meas.tno import SCHEMAS, ImageSequences, MaskBit, validate_table
 from lsst.meas.tno._columns import make_table
-from lsst.meas.tno.candidates import Candidates, Tracks, merge_candidates
-from lsst.meas.tno.geometry import apply_affine, inverse_gnomonic
+from lsst.meas.tno.candidates import Candidates, Tracks, merge_candidates, unique_candidates
+from lsst.meas.tno.geometry import apply_affine, inverse_gnomonic, north_up_affine
 from lsst.meas.tno.injection import shift_psf
 from lsst.meas.tno.nn.calibration import CalibrationError, RateError, fit_calibration
 from lsst.meas.tno.nn.classifier import Classifier, classifier_to_table
@@ -305,6 +306,69 @@ def test_merging_does_not_chain() -> None:
     candidates.snr[1] = 10.0
     assert merge_candidates(candidates, tracks).tolist() == [1, 1, 1]
     assert merge_candidates(candidates.select(slice(0, 0)), tracks).shape == (0,)
+
+
+def _crop(large: ImageSequences, x0: int, y0: int, size: int = 15) -> ImageSequences:
+    """Cut windows out of large ones."""
+    pixels = (slice(None), slice(None), slice(y0, y0 + size), slice(x0, x0 + size))
+    window = dataclasses.replace(
+        large,
+        **{name: np.copy(getattr(large, name)[pixels]) for name in ("image", "variance", "mask")},
+        pixel_to_sky=np.broadcast_to(north_up_affine(size, PIXEL_SCALE), large.pixel_to_sky.shape),
+    )
+    middle = (large.width - size) / 2
+    window.ra, window.dec = inverse_gnomonic(
+        PIXEL_SCALE * (middle - x0), PIXEL_SCALE * (y0 - middle), large.ra, large.dec
+    )
+    shape = (1, large.n_times)
+    window.centre_ra, window.centre_dec = (
+        np.tile(window.ra[:, None], shape),
+        np.tile(window.dec[:, None], shape),
+    )
+    return window
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(5, 0), (8, 4)])
+def test_windows_of_the_same_pixels_find_the_same_object(dx: int, dy: int) -> None:
+    n, snr = 40, 7.0
+    rng = np.random.default_rng(9)
+    large = white_sequences(rng, n, n_times=20, size=25)
+    phase = np.linspace(-1, 1, 20)
+    for row in range(n):
+        # In both windows all of the time.
+        (x, y), (step_x, step_y) = rng.uniform((dx + 3, dy + 3), (13, 13)), rng.uniform(-2, 2, 2)
+        profile = shift_psf(large.psf[row], x + step_x * phase, y + step_y * phase, 25, 25)
+        large.image[row] += (snr * 20 / np.sqrt(np.sum(profile**2)) * profile).astype(np.float32)
+    both = ImageSequences.concatenate([_crop(large, 1, 1), _crop(large, 1 + dx, 1 + dy)])
+    # Rows are of one sky each, far from that of the others.
+    both.dec += np.tile(np.arange(n), 2) / 60
+    both.centre_dec[:] = both.dec[:, np.newaxis]
+    both.sequence_id[:] = np.arange(2 * n)
+    candidates = make_task(rate_max=3.0).run(make_scores(both, 1.0), as_handle(both)).candidates
+    assert sorted(candidates["sequence_id"] % n) == list(range(n))
+
+
+def test_candidates_of_overlapping_patches_are_listed_once() -> None:
+    def patch(number: int, offsets: list[float], snr: float) -> Candidates:
+        candidates = Candidates.full(len(offsets))
+        candidates.patch[:], candidates.sequence_id[:] = number, np.arange(len(offsets))
+        candidates.mjd[:], candidates.dec[:] = 60000.0, np.array(offsets) / 3600
+        candidates.snr[:], candidates.covariance[:] = snr, 1e-4 * np.eye(4)
+        return candidates
+
+    first, second = patch(0, [0.0, 30.0, 60.0], 8.0), patch(1, [0.1, 30.7, 60.0], 9.0)
+    second.mjd[2] += 1.0
+    tables = [make_table(part.items()) for part in (second, first)]
+    unique = unique_candidates(tables)
+    validate_table(unique, SCHEMAS["tno_candidates"])
+    assert list(zip(unique["patch"], unique["sequence_id"], strict=True)) == [
+        (0, 1),
+        (0, 2),
+        (1, 0),
+        (1, 1),
+        (1, 2),
+    ]
+    assert len(unique_candidates([tables[0][:0]])) == 0
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from nn_builders import FILTERS, as_handle, moving_sequences
 import lsst.daf.butler.tests as butler_tests
 from lsst.daf.butler import Butler
 from lsst.meas.tno._schema import TRAINING_HISTORY_COLUMNS, validate_table
+from lsst.meas.tno.nn.calibration import MIN_CLEAN, calibration_from_description
 from lsst.meas.tno.nn.classifier import METADATA_KEY, classifier_from_table
 from lsst.meas.tno.nn.training_set import TrainingSetError
 from lsst.meas.tno.tasks.train_classifier import (
@@ -110,6 +111,17 @@ def test_nothing_of_the_day_in_the_classifier() -> None:
         "counts",
         "data",
     }
+
+
+def test_calibration() -> None:
+    task = make_task(max_epochs=1)
+    handles = [as_handle(moving_sequences(patch, 250, patch=patch)) for patch in (0, 1)]
+    description = classifier_from_table(task.run(handles).classifier).description
+    calibration = calibration_from_description(description)
+    counts = description["training"]["counts"]
+    assert calibration.n_clean == counts["n_validation_clean"] >= MIN_CLEAN
+    assert calibration.n_injected == counts["n_validation_injected"]
+    assert not calibration.threshold_for_rate(2 / calibration.n_clean).extrapolated
 
 
 def test_no_sequences() -> None:

@@ -4,21 +4,32 @@
 
 from __future__ import annotations
 
-__all__ = ("Candidates", "Tracks", "measure_candidates", "merge_candidates", "tracks_of")
+__all__ = ("Candidates", "Tracks", "measure_candidates", "merge_candidates", "tracks_of", "unique_candidates")
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from astropy.table import Table
 from scipy.spatial import cKDTree
 from scipy.special import expit
 
-from ._columns import ColumnArrays
+from ._columns import ColumnArrays, make_table
 from ._schema import CANDIDATE_COLUMNS
 from ._sequences import ImageSequences
 from .geometry import gnomonic, pixel_area
 from .matched_filter import RefinedResult, refine, search_sequences
 from .photometry import njy_to_ab_mag
+
+TYPICAL_FWHM = 0.8
+"""FWHM of the PSF for candidates that come without, arcsec."""
+
+TYPICAL_WINDOW = 4.0
+"""How far apart candidates of one object may be, arcsec."""
+
+SAME_TIME = 0.01
+"""Days within which candidates are of about the same time."""
 
 FWHM_PER_SIGMA = 2.3548
 """FWHM of a Gaussian over its standard deviation."""
@@ -203,13 +214,47 @@ def merge_candidates(candidates: Candidates, tracks: Tracks, n_sigma: float = 5.
     if len(candidates) == 0:
         return kept_by
     neighbours = _neighbours(tracks)
-    for row in np.lexsort((candidates.sequence_id, -candidates.snr)):
+    identity = (candidates.sequence_id, candidates.patch, candidates.tract)
+    for row in np.lexsort((*identity, -candidates.snr)):
         if kept_by[row] >= 0:
             continue
         kept_by[row] = row
         near = np.array([other for other in neighbours[row] if kept_by[other] < 0], dtype=int)
         kept_by[near[_is_same(candidates, tracks, row, near, n_sigma)]] = row
     return kept_by
+
+
+def unique_candidates(tables: Sequence[Table], n_sigma: float = 5.0) -> Table:
+    """Return the candidates of several patches, each object once.
+
+    Parameters
+    ----------
+    tables
+        Candidates of each patch, at least one. Patches overlap at their edges,
+        and may both have the candidates there.
+    n_sigma
+        As for `merge_candidates`.
+
+    Returns
+    -------
+    table : `astropy.table.Table`
+        Candidates in the order of tract, patch and sequence_id. Those of about
+        the same time that are the same within half of `TYPICAL_FWHM`, or
+        within their errors, are one.
+    """
+    candidates = Candidates.stack([Candidates.from_arrays(table) for table in tables])
+    candidates = candidates.select(np.lexsort((candidates.sequence_id, candidates.patch, candidates.tract)))
+    same = np.ones(len(candidates))
+    tracks = Tracks(
+        ra=candidates.ra,
+        dec=candidates.dec,
+        size=TYPICAL_WINDOW * same,
+        begin=candidates.mjd - SAME_TIME / 2,
+        end=candidates.mjd + SAME_TIME / 2,
+        fwhm=TYPICAL_FWHM * same,
+    )
+    kept_by = merge_candidates(candidates, tracks, n_sigma)
+    return make_table(candidates.select(kept_by == np.arange(len(candidates))).items())
 
 
 def _neighbours(tracks: Tracks) -> list[list[int]]:
