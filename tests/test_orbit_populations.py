@@ -22,11 +22,9 @@ from lsst.meas.tno._planets import GM_SYSTEM
 from lsst.meas.tno._schema import SCHEMAS, validate_table
 from lsst.meas.tno._sequences import BANDS, ImageSequences, Injection
 from lsst.meas.tno.ephemerides import compute_ephemerides
-from lsst.meas.tno.orbit_populations import V_MINUS_R
 from lsst.meas.tno.orbit_states import OrbitStates
 from lsst.meas.tno.orbits import make_synthetic_orbits, offset_mean_anomaly
-from lsst.meas.tno.photometry import njy_to_ab_mag
-from lsst.meas.tno.populations import TNO_COLOURS
+from lsst.meas.tno.photometry import TNO_COLOURS, V_MINUS_R, njy_to_ab_mag
 from lsst.meas.tno.positions import split_of_orbits
 from lsst.meas.tno.tasks.inject_tnos import InjectTnosConfig, InjectTnosConnections, InjectTnosTask
 from lsst.pex.config import FieldValidationError

@@ -16,8 +16,7 @@ from lsst.meas.tno import SCHEMAS, validate_table
 from lsst.meas.tno.ephemerides import compute_ephemerides
 from lsst.meas.tno.geometry import gnomonic
 from lsst.meas.tno.orbits import make_synthetic_orbits, write_orbits
-from lsst.meas.tno.photometry import ab_mag_to_njy
-from lsst.meas.tno.populations import TNO_COLOURS, V_MINUS_R
+from lsst.meas.tno.photometry import TNO_COLOURS, V_MINUS_R, ab_mag_to_njy
 from lsst.meas.tno.simulation import SimulateSurveyConfig, simulate_survey
 from lsst.meas.tno.simulation._objects import make_objects
 from lsst.meas.tno.simulation._observations import plan_visits

@@ -18,8 +18,7 @@ from lsst.daf.butler import Butler
 from lsst.images import Box, DifferenceImage, VisitImage
 from lsst.meas.tno import BANDS, SCHEMAS, validate_table
 from lsst.meas.tno.geometry import gnomonic
-from lsst.meas.tno.photometry import ab_mag_to_njy
-from lsst.meas.tno.populations import TNO_COLOURS
+from lsst.meas.tno.photometry import TNO_COLOURS, ab_mag_to_njy
 from lsst.meas.tno.simulation import (
     SimulateSurveyConfig,
     SurveyExistsError,

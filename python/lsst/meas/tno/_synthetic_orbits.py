@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("POPULATIONS", "V_MINUS_R", "Population", "make_synthetic_orbits")
+__all__ = ("POPULATIONS", "Population", "make_synthetic_orbits")
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,14 +15,10 @@ from scipy.special import ndtr, ndtri
 
 from ._orbit_rows import Orbit, make_orbit_table
 from ._orbit_times import GAUSS_K
+from .photometry import V_MINUS_R
 
 EPOCH = 61000.0
 """Default epoch, TDB MJD: 2025 November 21."""
-
-V_MINUS_R = 0.26
-"""V (Johnson, Vega) less r (AB) of a moderately red object, mag:
-0.41 (g-r) - 0.01 (Jester et al. 2005, AJ 130, 873) with g-r = 0.67.
-"""
 
 SLOPE_PARAMETER = 0.15
 """G of all objects; 0.15 is what the Minor Planet Center assumes."""
@@ -139,7 +135,7 @@ def make_synthetic_orbits(n: int, rng: np.random.Generator | int, *, epoch: floa
       as far as those that DES found (Bernardinelli et al. 2022, ApJS 258,
       41). Scattered objects: a^-1.5, with perihelia from 30 to 38 au.
     - Absolute magnitudes: broken power laws of Fraser et al. 2014, ApJ 782,
-      100, in r, between 3 and 9, and V - r = 0.26 more in H. G is 0.15.
+      100, in r, between 3 and 9, and `V_MINUS_R` more in H. G is 0.15.
     """
     if n < 1:
         raise ValueError(f"n={n} is not a positive number of orbits.")

@@ -354,7 +354,10 @@ def observer_states(mjd_tai: ArrayLike, observatory: EarthLocation = RUBIN) -> O
     where that ends: UT1 may then be wrong by a second, which moves the
     observer by 0.5 km, and an object at 30 au by 0.02 mas.
     """
-    time = Time(np.array(mjd_tai, dtype=float, ndmin=1), format="mjd", scale="tai")
+    mjd_tai = np.array(mjd_tai, dtype=float, ndmin=1)
+    if mjd_tai.ndim != 1:
+        raise ValueError(f"The times must have one axis, not the shape {mjd_tai.shape}.")
+    time = Time(mjd_tai, format="mjd", scale="tai")
     with _offline():
         mjd_tdb = time.tdb.mjd
         from_geocentre = observatory.get_gcrs_posvel(time)

@@ -33,7 +33,7 @@ from ._sequences import BANDS, ImageSequences
 from ._trajectories import RateLimits
 from ._trajectory_fit import fit_trajectories
 from ._trajectory_sums import pixel_sums, positions_inside
-from .populations import TNO_COLOURS
+from .photometry import TNO_COLOURS
 
 SEQUENCES_PER_BLOCK = 32
 """Sequences measured at a time."""

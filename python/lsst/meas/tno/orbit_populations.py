@@ -25,8 +25,8 @@ from ._sequences import ImageSequences
 from .ephemerides import Ephemerides, InitialStates, ObserverStates, observe, observer_states
 from .geometry import gnomonic, inverse_gnomonic
 from .orbit_states import OrbitStates
+from .photometry import V_MINUS_R
 from .populations import (
-    V_MINUS_R,
     DrawnPopulationConfig,
     DrawnPopulationTask,
     PopulationConfig,
@@ -302,9 +302,7 @@ class SurveyPopulationTask(PopulationTask):
                 better = (n_inside > n_images) | ((n_inside == n_images) & (n_inside > 0) & (mag < mags))
                 chosen[better], n_images[better], mags[better] = rows[near], n_inside[better], mag[better]
                 n_crossings += int(np.sum(n_inside > 0))
-        # What is asked for again are sequences whose pixels are masked.
-        if len(index) == len(sequences):
-            self._count(n_crossings, int(np.sum(chosen >= 0)))
+        self._count(n_crossings, int(np.sum(chosen >= 0)))
         return chosen
 
     def _crossings(

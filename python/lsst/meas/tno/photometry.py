@@ -4,7 +4,14 @@
 
 from __future__ import annotations
 
-__all__ = ("RUBIN_ZERO_POINTS", "ab_mag_to_njy", "electrons_per_njy", "njy_to_ab_mag")
+__all__ = (
+    "RUBIN_ZERO_POINTS",
+    "TNO_COLOURS",
+    "V_MINUS_R",
+    "ab_mag_to_njy",
+    "electrons_per_njy",
+    "njy_to_ab_mag",
+)
 
 from collections.abc import Mapping
 
@@ -26,6 +33,23 @@ RUBIN_ZERO_POINTS: Mapping[str, float] = {
 }
 """AB magnitude that gives one photo-electron a second at airmass 1, by band
 (Rubin Observatory, SMTN-002, syseng_throughputs 1.9).
+"""
+
+
+TNO_COLOURS: Mapping[str, float] = {"u": 2.33, "g": 0.67, "r": 0.0, "i": -0.29, "z": -0.45, "y": -0.56}
+"""AB magnitude less that in r of a moderately red object: sunlight, with
+u-g 1.43, g-r 0.44, r-i 0.11 and i-z 0.03 (SDSS DR16, "Estimates for the
+colors of Vega and the Sun") and z-y taken as 0, off a surface whose
+reflectance grows by 15 % per 100 nm at 550 nm (Sheppard 2010, AJ 139, 1394,
+has 10 to 18 % for most detached and scattered objects), at the mean
+wavelengths 368, 480, 622, 755, 868 and 973 nm of Rubin's bands. For u and y,
+where few such objects were ever measured, this is an extrapolation.
+"""
+
+V_MINUS_R = 0.27
+"""V, of the H, G system, less the AB magnitude in r of a moderately red
+object, mag: 0.16 of the Sun (Willmer 2018, ApJS 236, 47), and 0.11 for a
+reflectance that grows by 15 % per 100 nm from 551 to 622 nm.
 """
 
 

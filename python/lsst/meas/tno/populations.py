@@ -5,8 +5,6 @@
 from __future__ import annotations
 
 __all__ = (
-    "TNO_COLOURS",
-    "V_MINUS_R",
     "DrawnPopulationConfig",
     "DrawnPopulationTask",
     "LinearPopulationConfig",
@@ -16,7 +14,7 @@ __all__ = (
     "population_registry",
 )
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -37,22 +35,7 @@ from ._moving_objects import MovingObjects
 from ._sequences import BANDS, ImageSequences
 from .geometry import gnomonic, inverse_gnomonic
 from .orbit_states import OrbitStates
-
-TNO_COLOURS: Mapping[str, float] = {"u": 2.33, "g": 0.67, "r": 0.0, "i": -0.29, "z": -0.45, "y": -0.56}
-"""AB magnitude less that in r of a moderately red object: sunlight, with
-u-g 1.43, g-r 0.44, r-i 0.11 and i-z 0.03 (SDSS DR16, "Estimates for the
-colors of Vega and the Sun") and z-y taken as 0, off a surface whose
-reflectance grows by 15 % per 100 nm at 550 nm (Sheppard 2010, AJ 139, 1394,
-has 10 to 18 % for most detached and scattered objects), at the mean
-wavelengths 368, 480, 622, 755, 868 and 973 nm of Rubin's bands. For u and y,
-where few such objects were ever measured, this is an extrapolation.
-"""
-
-V_MINUS_R = 0.27
-"""V, of the H, G system, less the AB magnitude in r of a moderately red
-object, mag: 0.16 of the Sun (Willmer 2018, ApJS 236, 47), and 0.11 for a
-reflectance that grows by 15 % per 100 nm from 551 to 622 nm.
-"""
+from .photometry import TNO_COLOURS
 
 
 class PopulationConfig(Config):

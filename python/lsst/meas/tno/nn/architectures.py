@@ -4,7 +4,15 @@
 
 from __future__ import annotations
 
-__all__ = ("Architecture", "Conv3dArchitecture", "Conv3dConfig", "Shape", "architectures")
+__all__ = (
+    "Architecture",
+    "Conv3dArchitecture",
+    "Conv3dConfig",
+    "Shape",
+    "TrajectoryArchitecture",
+    "TrajectoryConfig",
+    "architectures",
+)
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,9 +20,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from lsst.pex.config import Config, Field, FieldValidationError, ListField, makeRegistry, registerConfigurable
+from lsst.pex.config import (
+    Config,
+    DictField,
+    Field,
+    FieldValidationError,
+    ListField,
+    RangeField,
+    makeRegistry,
+    registerConfigurable,
+)
 
+from .._sequences import BANDS
+from ..photometry import TNO_COLOURS
 from .inputs import PIXEL_COLUMNS, significance
+from .trajectory_features import FEATURE_COLUMNS, FEATURES, displacements, trajectory_features
 
 if TYPE_CHECKING:
     import torch
@@ -164,4 +184,97 @@ class Conv3dArchitecture(Architecture):
             filters=list(self.config.filters),
             dense_units=self.config.dense_units,
             dropout=self.config.dropout,
+        )
+
+
+class TrajectoryConfig(Config):
+    """Hyperparameters of `TrajectoryArchitecture`."""
+
+    largest_displacement = RangeField(
+        doc="Longest motion from the first to the last image of a sequence that is looked at, pixels.",
+        dtype=float,
+        default=7.5,
+        min=0.0,
+    )
+    displacement_step = RangeField(
+        doc="Distance between neighbouring motions, pixels. With a PSF of sigma pixels and even times, S/N "
+        "up to (displacement_step / sigma)^2 / 144 of it is lost.",
+        dtype=float,
+        default=2.5,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    hidden_units = ListField[int](
+        doc="Number of neurons of each hidden layer.", default=[32, 32], minLength=1
+    )
+    snr_min = RangeField(doc="Lowest S/N that objects are expected with.", dtype=float, default=3.0, min=0.0)
+    snr_max = RangeField(
+        doc="Highest S/N that objects are expected with.", dtype=float, default=12.0, min=0.0
+    )
+    colours = DictField[str, float](
+        doc="AB magnitude of objects in each band less that in r, mag.", default=dict(TNO_COLOURS)
+    )
+
+    def validate(self) -> None:
+        """Check the fields."""
+        super().validate()
+        if min(self.hidden_units) < 1:
+            raise FieldValidationError(
+                type(self).hidden_units,
+                self,
+                f"hidden_units must be positive, not {list(self.hidden_units)}.",
+            )
+        if not self.snr_min <= self.snr_max:
+            raise FieldValidationError(
+                type(self).snr_min, self, f"snr_min={self.snr_min} is above snr_max={self.snr_max}."
+            )
+        if missing := sorted(set(BANDS) - set(self.colours)):
+            raise FieldValidationError(
+                type(self).colours, self, f"colours has no value for the bands {missing}."
+            )
+
+
+@registerConfigurable("trajectories", architectures)
+class TrajectoryArchitecture(Architecture):
+    """Dense layers on what a matched filter sees along straight trajectories,
+    with the PSF, the variance, the mask and the time of each image.
+    """
+
+    ConfigClass = TrajectoryConfig
+    columns = FEATURE_COLUMNS
+    # Turned and flipped sequences have the same features, in another order.
+    inputs: ClassVar[Mapping[str, str]] = {"features": "fmhw"}
+
+    config: TrajectoryConfig
+
+    def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the features of trajectories.
+
+        Parameters
+        ----------
+        columns
+            Columns of image sequences.
+        """
+        motions = displacements(self.config.largest_displacement, self.config.displacement_step)
+        ratio = {band: float(10.0 ** (-0.4 * colour)) for band, colour in self.config.colours.items()}
+        return {"features": trajectory_features(columns, motions, ratio)}
+
+    def describe_normalisation(self) -> dict[str, Any]:
+        """Return what `encode` does to the pixels."""
+        return {"features": list(FEATURES), "variance": "variance * noise_scale"}
+
+    def build(self, shape: Shape) -> torch.nn.Module:
+        """Return a new network.
+
+        Parameters
+        ----------
+        shape
+            Shape of the sequences it is for.
+        """
+        from .trajectory_network import TrajectoryNetwork
+
+        return TrajectoryNetwork(
+            hidden_units=list(self.config.hidden_units),
+            snr_min=self.config.snr_min,
+            snr_max=self.config.snr_max,
         )

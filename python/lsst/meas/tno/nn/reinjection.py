@@ -21,8 +21,7 @@ from lsst.utils.logging import LsstLogAdapter
 from .._moving_sources import MovingSources
 from .._sequences import BANDS
 from ..injection import is_on_image
-from ..photometry import ab_mag_to_njy, electrons_per_njy
-from ..populations import TNO_COLOURS
+from ..photometry import TNO_COLOURS, ab_mag_to_njy, electrons_per_njy
 from ._errors import TrainingSetError
 from .array_store import ArrayStore
 from .training_config import ReinjectionConfig

@@ -11,8 +11,7 @@ import numpy as np
 from lsst.pex.config import ChoiceField, Config, DictField, Field, ListField, RangeField
 
 from .._sequences import BANDS
-from ..photometry import RUBIN_ZERO_POINTS
-from ..populations import TNO_COLOURS
+from ..photometry import RUBIN_ZERO_POINTS, TNO_COLOURS
 
 SKY_BRIGHTNESS = {"u": 22.95, "g": 22.24, "r": 21.20, "i": 20.47, "z": 19.60, "y": 18.63}
 """AB magnitudes per arcsec^2 of the dark sky at the zenith of Cerro Pachon,

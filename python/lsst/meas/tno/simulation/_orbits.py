@@ -17,7 +17,7 @@ from .._placement import place_in_view
 from ..ephemerides import Ephemerides, InitialStates, initial_states, observe, observer_states
 from ..geometry import gnomonic, inverse_gnomonic
 from ..orbits import make_synthetic_orbits, read_orbits
-from ..populations import V_MINUS_R
+from ..photometry import V_MINUS_R
 from ._random import Stream, make_generator
 from ._sky import tract_half_size
 

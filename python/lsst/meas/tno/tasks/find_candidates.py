@@ -31,7 +31,7 @@ from .._sequences import BANDS, ImageSequences
 from ..candidates import Candidates, measure_candidates, merge_candidates, tracks_of
 from ..matched_filter import band_flux_ratio
 from ..nn.threshold_config import ThresholdConfig, choose_threshold
-from ..populations import TNO_COLOURS
+from ..photometry import TNO_COLOURS
 
 
 class FindCandidatesConnections(

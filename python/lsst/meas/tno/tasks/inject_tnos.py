@@ -179,7 +179,8 @@ class InjectTnosTask(PipelineTask):
             functools.partial(self.population.draw, orbits=orbits),
             [rngs[row] for row in index],
             zero_points=self.config.zero_points,
-            max_draws=self.config.max_draws,
+            # The objects of a survey are the same at every draw.
+            max_draws=1 if self.population.is_survey else self.config.max_draws,
         )
         self._count(len(cutouts), len(index), int(injected.injection.injected.sum()))
         return Struct(injected=injected)

@@ -1,0 +1,109 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The network that judges trajectories one by one, and adds them up."""
+
+from __future__ import annotations
+
+__all__ = ("TrajectoryNetwork",)
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .trajectory_features import FEATURES
+
+SNR_LIMIT = 20.0
+"""S/N at which the prior evidence stops growing."""
+
+SOFTENING = 5.0
+"""Value of a feature up to which it is fed about as it is."""
+
+NOTHING = -20.0
+"""Logit of a sequence in which there is no trajectory to look at."""
+
+
+class TrajectoryNetwork(nn.Module):
+    """A few dense layers on the features of each trajectory give the evidence
+    for an object on it; the evidence of all trajectories is added up.
+
+    Parameters
+    ----------
+    hidden_units
+        Number of neurons of each hidden layer.
+    snr_min, snr_max
+        S/N between which objects are expected.
+
+    Notes
+    -----
+    For white noise and an object on one of N trajectories with S/N a between
+    the limits, the logit of the best possible test is that of the mean
+    likelihood ratio, ``log(mean(exp(a s - a^2 / 2)))`` over a and the
+    trajectories with S/N s (Neyman & Pearson). The network begins there, and
+    learns what to add to the evidence of a trajectory.
+    """
+
+    snr: Tensor
+    """S/N that objects are expected with."""
+
+    scale: Tensor
+    """Factors on the features."""
+
+    def __init__(self, *, hidden_units: Sequence[int], snr_min: float, snr_max: float) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        units = [len(FEATURES), *hidden_units]
+        for n_in, n_out in zip(units[:-1], units[1:], strict=True):
+            layers += [nn.Linear(n_in, n_out), nn.GELU()]
+        self.layers = nn.Sequential(*layers)
+        self.correction = nn.Linear(units[-1], 2)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.register_buffer("snr", torch.linspace(snr_min, snr_max, 16))
+        self.register_buffer("scale", torch.tensor([_SCALES[name] for name in FEATURES]))
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return the logits of sequences.
+
+        Parameters
+        ----------
+        inputs
+            ``features``, ``(n, n_features, n_motions, height, width)``.
+
+        Returns
+        -------
+        logits : `torch.Tensor`
+            Logits, ``(n,)``.
+        """
+        features = inputs["features"].flatten(2).transpose(1, 2)
+        seen = features[..., FEATURES.index("coverage")] > 0
+        evidence = self._evidence(features).masked_fill(~seen, -math.inf)
+        n_seen = seen.sum(dim=1)
+        evidence = torch.where(n_seen[:, None] > 0, evidence, 0.0)
+        total = torch.logsumexp(evidence, dim=1) - torch.log(n_seen.clamp(min=1))
+        return torch.where(n_seen > 0, total + self.offset, NOTHING)
+
+    def _evidence(self, features: Tensor) -> Tensor:
+        """Return the logarithm of the likelihood ratio of each trajectory."""
+        snr = features[..., FEATURES.index("snr")]
+        compressed = SOFTENING * torch.asinh(features * self.scale / SOFTENING)
+        change, added = self.correction(self.layers(compressed)).unbind(dim=-1)
+        snr = (snr.clamp(-SNR_LIMIT, SNR_LIMIT) + change)[..., None]
+        ratio = torch.logsumexp(self.snr * snr - self.snr**2 / 2, dim=-1) - math.log(len(self.snr))
+        return ratio + added
+
+
+_SCALES = {
+    "snr": 1.0,
+    "moving_snr": 1.0,
+    "clipped_snr": 1.0,
+    "excess": 1.0,
+    "drift": 1.0,
+    "static_snr": 1.0,
+    "largest": 1.0,
+    "coverage": 3.0,
+    "displacement": 0.4,
+}
+"""Factors that bring the features to about the same size."""
