@@ -19,9 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from lsst.daf.butler import Butler, CollectionType, DatasetType
-from lsst.meas.tno import SCHEMAS, _sbdb, validate_table
+from lsst.meas.tno import SCHEMAS, validate_table
 from lsst.meas.tno.cli import get_cli_subcommands
-from lsst.meas.tno.orbits import SbdbError, fetch_sbdb, query_sbdb, read_orbits
+from lsst.meas.tno.orbits import SbdbError, _sbdb, fetch_sbdb, query_sbdb, read_orbits
 
 FIELDS = ("full_name", "class", "epoch", "e", "q", "i", "om", "w", "tp", "H", "G", "M1", "K1")
 DATA = (

@@ -13,11 +13,12 @@ from injection_builders import make_sequences, mask_pixels, pad
 from scipy.special import erfc
 from scipy.stats import ncx2
 
-from lsst.meas.tno import ImageSequences, MaskBit, _shift_and_stack
+from lsst.meas.tno import ImageSequences, MaskBit
 from lsst.meas.tno.geometry import apply_affine, inverse_gnomonic
 from lsst.meas.tno.injection import is_on_image, optimal_snr, shift_psf, sky_to_cutout
 from lsst.meas.tno.matched_filter import (
     MatchedFilterResult,
+    _shift_and_stack,
     band_flux_ratio,
     measure_trajectory,
     refine,

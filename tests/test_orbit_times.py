@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from astropy.time import Time
 
-from lsst.meas.tno._designations import designation_key, tidy_name, unpack_designation
-from lsst.meas.tno._orbit_times import calendar_to_mjd, parse_date, unpack_epoch
+from lsst.meas.tno.orbits._designations import designation_key, tidy_name, unpack_designation
+from lsst.meas.tno.orbits._times import calendar_to_mjd, parse_date, unpack_epoch
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,6 @@ from pyarrow import parquet
 
 from lsst.daf.butler.formatters.parquet import astropy_to_arrow
 from lsst.meas.tno import SCHEMAS, validate_table
-from lsst.meas.tno._orbit_times import perihelion_time
 from lsst.meas.tno.orbits import (
     ORBIT_FORMATS,
     OrbitCatalog,
@@ -35,6 +34,7 @@ from lsst.meas.tno.orbits import (
     read_orbits,
     write_orbits,
 )
+from lsst.meas.tno.orbits._times import perihelion_time
 
 MPC_LINE = (
     "02060    5.8   0.15 K194R 165.05321  339.81611  209.21443    6.94670  0.3804488  0.01950263  13.6691201"

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._matched_filter_results import MatchedFilterResult, positions_of
-from ._sequences import ImageSequences
+from .._sequences import ImageSequences
+from ..geometry import apply_affine, invert_affine, pixel_area
+from ._results import MatchedFilterResult, positions_of
 from ._shift_and_stack import Stacked, information_maps, resample_maps, stack
+from ._sums import pixel_weights, positions_inside
 from ._trajectories import (
     RateLimits,
     TrajectoryGrid,
@@ -22,8 +24,6 @@ from ._trajectories import (
     plane_to_pixel,
     reference_image,
 )
-from ._trajectory_sums import pixel_weights, positions_inside
-from .geometry import apply_affine, invert_affine, pixel_area
 
 MAX_DISTORTION = 0.05
 """Distance in pixels, at the edge of an image, from which on the images of a

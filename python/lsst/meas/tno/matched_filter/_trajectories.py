@@ -25,9 +25,9 @@ import dataclasses
 
 import numpy as np
 
-from ._sequences import ImageSequences
-from .geometry import apply_affine, gnomonic, inverse_gnomonic, invert_affine
-from .injection import HALF_WIDTH, _shift_matrix
+from .._sequences import ImageSequences
+from ..geometry import apply_affine, gnomonic, inverse_gnomonic, invert_affine
+from ..injection import HALF_WIDTH, _shift_matrix
 
 MAX_OVERSAMPLING = 8
 """Largest number of start positions a pixel, along an axis."""

@@ -10,9 +10,9 @@ import dataclasses
 
 import numpy as np
 
-from ._sequences import ImageSequences
+from .._sequences import ImageSequences
+from ..geometry import apply_affine, gnomonic, inverse_gnomonic
 from ._trajectories import hours_from_mean, plane_rate, plane_to_pixel, reference_image, sky_rate
-from .geometry import apply_affine, gnomonic, inverse_gnomonic
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -28,12 +28,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ._matched_filter_results import MatchedFilterResult, RefinedResult, TrajectoryMeasurement, positions_of
-from ._sequences import BANDS, ImageSequences
+from .._sequences import BANDS, ImageSequences
+from ..photometry import TNO_COLOURS
+from ._fit import fit_trajectories
+from ._results import MatchedFilterResult, RefinedResult, TrajectoryMeasurement, positions_of
+from ._sums import pixel_sums, positions_inside
 from ._trajectories import RateLimits
-from ._trajectory_fit import fit_trajectories
-from ._trajectory_sums import pixel_sums, positions_inside
-from .photometry import TNO_COLOURS
 
 SEQUENCES_PER_BLOCK = 32
 """Sequences measured at a time."""
@@ -230,8 +230,8 @@ def search_sequences(
         Raised if an argument is out of its range, or leaves too many
         trajectories to search.
     """
-    from ._trajectory_search import search
-    from .nn.compute import reproducible, resolve_device
+    from ..nn.compute import reproducible, resolve_device
+    from ._search import search
 
     _check_arguments(rate_max, min_images, min_information, max_loss, batch_size)
     torch_device = resolve_device(device)

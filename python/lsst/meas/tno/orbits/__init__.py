@@ -38,16 +38,16 @@ from typing import NamedTuple
 import numpy as np
 from astropy.table import Table
 
-from ._orbit_files import find_jpl_columns, is_mpc_line, read_jpl_elements, read_mpc_orbits
-from ._orbit_rows import (
+from .._planets import GM_SUN
+from .._schema import ORBIT_COLUMNS, validate_table
+from ._files import find_jpl_columns, is_mpc_line, read_jpl_elements, read_mpc_orbits
+from ._rows import (
     OrbitCatalog,
     OrbitFileError,
     RejectedRow,
     concatenate_orbits,
     load_bytes,
 )
-from ._orbit_tables import CSV_COLUMNS, csv_header, read_orbit_table
-from ._planets import GM_SUN
 from ._sbdb import (
     SBDB_CLASSES,
     SBDB_COLUMNS,
@@ -58,8 +58,8 @@ from ._sbdb import (
     read_sbdb_csv,
     read_sbdb_json,
 )
-from ._schema import ORBIT_COLUMNS, validate_table
-from ._synthetic_orbits import make_synthetic_orbits
+from ._synthetic import make_synthetic_orbits
+from ._tables import CSV_COLUMNS, csv_header, read_orbit_table
 
 _TABLE_MAGIC = (b"PAR1", b"# %ECSV", b"SIMPLE  =", b"\x89HDF")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._designations import full_name, tidy_name
-from ._orbit_rows import (
+from ._rows import (
     Orbit,
     OrbitCatalog,
     OrbitFileError,
@@ -34,8 +34,8 @@ from ._orbit_rows import (
     number,
     optional_number,
 )
-from ._orbit_tables import csv_record, csv_rows
-from ._orbit_times import jd_to_mjd, parse_date
+from ._tables import csv_record, csv_rows
+from ._times import jd_to_mjd, parse_date
 
 if TYPE_CHECKING:
     from requests import Session

@@ -12,8 +12,8 @@ import dataclasses
 
 import numpy as np
 
-from ._sequences import ImageSequences
-from .injection import _shift_matrix, is_on_image
+from .._sequences import ImageSequences
+from ..injection import _shift_matrix, is_on_image
 
 DERIVATIVE_STEP = 0.01
 """Step of the PSF's derivative, pixels; for a Gaussian of 1.3 pixels the

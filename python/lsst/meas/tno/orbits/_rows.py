@@ -31,9 +31,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from astropy.table import Column, Table
 
+from .._schema import ORBIT_COLUMNS, TEXT
 from ._designations import designation_key
-from ._orbit_times import perihelion_time
-from ._schema import ORBIT_COLUMNS, TEXT
+from ._times import perihelion_time
 
 MAX_EPOCH = 1e6
 """Largest distance of an epoch from MJD 0, days: a Julian Date is no MJD."""

@@ -15,8 +15,8 @@ import torch
 from scipy.fft import next_fast_len
 from torch import Tensor
 
+from ..injection import _shift_matrix
 from ._trajectories import TrajectoryGrid
-from .injection import _shift_matrix
 
 GPU_ELEMENTS = 2**27
 """Sums that a GPU forms at a time; a CPU takes one rate at a time, which is

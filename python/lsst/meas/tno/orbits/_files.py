@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ._designations import full_name, tidy_name, unpack_designation
-from ._orbit_rows import (
+from ._rows import (
     Orbit,
     OrbitCatalog,
     OrbitFileError,
@@ -23,7 +23,7 @@ from ._orbit_rows import (
     number,
     optional_number,
 )
-from ._orbit_times import GAUSS_K, parse_date, unpack_epoch
+from ._times import GAUSS_K, parse_date, unpack_epoch
 
 _MPC_COLUMNS = {
     "packed": (0, 7),

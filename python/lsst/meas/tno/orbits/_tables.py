@@ -16,8 +16,9 @@ import numpy as np
 from astropy import units as u
 from astropy.table import Table
 
+from .._schema import ORBIT_COLUMNS, TEXT
 from ._designations import tidy_name
-from ._orbit_rows import (
+from ._rows import (
     Orbit,
     OrbitCatalog,
     OrbitFileError,
@@ -28,7 +29,6 @@ from ._orbit_rows import (
     number,
     optional_number,
 )
-from ._schema import ORBIT_COLUMNS, TEXT
 
 CSV_COLUMNS = frozenset(("name", "epoch", "q", "e", "i", "node", "peri", "tp"))
 """Columns that a table of orbits cannot be without."""

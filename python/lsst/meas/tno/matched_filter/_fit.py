@@ -10,10 +10,10 @@ import dataclasses
 
 import numpy as np
 
-from ._matched_filter_results import positions_of
-from ._sequences import ImageSequences
+from .._sequences import ImageSequences
+from ._results import positions_of
+from ._sums import pixel_sums, positions_inside
 from ._trajectories import hours_from_mean, plane_to_pixel
-from ._trajectory_sums import pixel_sums, positions_inside
 
 N_PARAMETERS = 4
 """Position and rates, in two directions."""
