@@ -220,7 +220,17 @@ def _store(rule, track, index, start, speed, step, acceleration):  # type: ignor
 
 @jit
 def evaluate(coefficients, x, vector):  # type: ignore[no-untyped-def]
-    """Write the value of a vector's polynomial at x in [-1, 1]."""
+    """Write the value of a vector's polynomial.
+
+    Parameters
+    ----------
+    coefficients
+        Chebyshev coefficients, ``(n, 3)``.
+    x
+        Where, in [-1, 1].
+    vector
+        Array to write to, ``(3,)``.
+    """
     before, power = 1.0, x
     for k in range(3):
         vector[k] = coefficients[0, k] + x * coefficients[1, k]
@@ -301,8 +311,15 @@ def integrate(rule, planets, position, velocity, epoch, end):  # type: ignore[no
 
 @jit
 def locate(track, mjd):  # type: ignore[no-untyped-def]
-    """Return the step of a track that a time between its epoch and its end is
-    in, and the place in it, in [-1, 1].
+    """Return the step of a track that a time is in, and the place in it, in
+    [-1, 1].
+
+    Parameters
+    ----------
+    track
+        The path of an object.
+    mjd
+        TDB MJD between the track's epoch and its end.
     """
     low, high = 0, track.n_steps - 1
     sign = 1.0 if track.length[0] > 0 else -1.0

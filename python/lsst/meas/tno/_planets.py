@@ -163,8 +163,19 @@ def _no_dubious_years() -> warnings.catch_warnings:
 
 @jit
 def bodies_at(planets, mjd, n_values, values):  # type: ignore[no-untyped-def]
-    """Write the first ``n_values`` coordinates of the bodies at a time. Beyond
-    the times of the polynomials they stand still.
+    """Write where the bodies are at a time. Beyond the times of the
+    polynomials they stand still.
+
+    Parameters
+    ----------
+    planets
+        The Sun and the planets.
+    mjd
+        TDB MJD.
+    n_values
+        Number of coordinates to write, 3 for the Sun alone.
+    values
+        Array to write to: x, y and z of one body after the other, au.
     """
     segment = int(np.floor((mjd - planets.begin) / SEGMENT))
     segment = min(max(segment, 0), planets.coefficients.shape[0] - 1)
