@@ -41,6 +41,9 @@ SEARCH = "u/demo/search"
 TEST = SPLITS.index("test")
 BRIGHT = "snr >= 8"
 EXPECTED_ROC_AREA = 0.97
+FALSE_POSITIVES = 0.005
+"""Sequences without an object that are candidates all the same, per sequence."""
+
 N_BEST = 5
 ALONE = 5.0
 """Distance from objects of the simulation, arcsec."""
@@ -56,7 +59,9 @@ def main(arguments: Sequence[str]) -> None:
     with Butler.from_config(str(repo), collections=SEARCH) as butler:
         injected = read_all(butler, "tno_scores_injected")
         truth = butler.get("tno_simulated_objects")
-        print_summary(injected, read_all(butler, "tno_scores"), truth)
+        print_summary(injected)
+        print_efficiency(butler.get("tno_detection_efficiency", skymap=SKYMAP))
+        print_candidates(read_all(butler, "tno_candidates"), len(read_all(butler, "tno_scores")), truth)
         picture = directory / "found.png"
         plot_found(butler, injected, truth, picture)
     print_times(seconds)
@@ -106,6 +111,8 @@ def commands(repo: Path) -> dict[str, list[str]]:
             *(*pipetask, *search),
             # Other positions than those of the training.
             *("-c", "extractCutouts:n_positions=200", "-c", "extractCutouts:seed=1"),
+            *("-c", "parameters:thresholdMode=per_sequence"),
+            *("-c", f"parameters:threshold={FALSE_POSITIVES}"),
         ],
     }
 
@@ -133,19 +140,32 @@ def read_all(butler: Butler, dataset_type: str) -> Table:
     return vstack([butler.get(ref) for ref in refs], metadata_conflicts="silent")
 
 
-def print_summary(injected: Table, scores: Table, truth: Table) -> None:
-    """Print numbers of sequences, the ROC area and the best of the scores."""
+def print_summary(injected: Table) -> None:
+    """Print numbers of sequences and the ROC area."""
     print(f"Sequences with and without injected objects: {len(injected)}")
     for index, split in enumerate(SPLITS):
         is_object = injected["injected"][injected["split"] == index]
         print(f"  {split:10} {len(is_object):6}, {is_object.sum()} of them with an object")
     print_roc_areas(injected[injected["split"] == TEST])
-    print(f"Best of {len(scores)} sequences of the sky as it is, in which no object was injected:")
-    best = scores[np.argsort(scores["logit"])[::-1][:N_BEST]]
+
+
+def print_efficiency(efficiency: Table) -> None:
+    """Print how faint an object half of which are found is."""
+    print(f"Half of the test objects are found, at {FALSE_POSITIVES} false positives per sequence,")
+    for quantity, name in (("snr50", "S/N"), ("m50", "r magnitude")):
+        row = efficiency[(efficiency["kind"] == "fit") & (efficiency["quantity"] == quantity)][0]
+        value = f"{row['value']:.2f} ({row['value_low']:.2f} to {row['value_high']:.2f})"
+        print(f"  at {name} {value if np.isfinite(row['value']) else row['reason']}")
+
+
+def print_candidates(candidates: Table, n_sequences: int, truth: Table) -> None:
+    """Print the best of what was found in the sky as it is."""
+    print(f"Best of {len(candidates)} candidates in {n_sequences} sequences of the sky as it is:")
+    best = candidates[np.argsort(candidates["logit"])[::-1][:N_BEST]]
     for row, distance in zip(best, distances(best, truth), strict=True):
         print(
-            f"  logit {row['logit']:5.1f} at RA {row['ra']:.5f}, Dec {row['dec']:.5f} deg; "
-            f"an object that the simulation moved through the images came within {distance:.1f} arcsec"
+            f"  logit {row['logit']:4.1f}, S/N {row['snr']:4.1f} at RA {row['ra']:.5f}, Dec {row['dec']:.5f} "
+            f"deg, {row['rate']:.2f} arcsec/hour; the simulation moved an object {distance:.2f} arcsec past it"
         )
 
 
@@ -163,8 +183,8 @@ def print_roc_areas(test: Table) -> None:
 
 
 def distances(table: Table, truth: Table) -> np.ndarray:
-    """Return how near each sequence's position the simulation put an object
-    at any time, arcsec.
+    """Return how near each position the simulation put an object at any time,
+    arcsec.
     """
     pairs = (np.asarray(table[name])[:, None] for name in ("ra", "dec"))
     xi, eta = gnomonic(np.asarray(truth["ra"]), np.asarray(truth["dec"]), *pairs)

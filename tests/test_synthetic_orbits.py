@@ -9,6 +9,7 @@ import pytest
 
 from lsst.meas.tno import SCHEMAS, validate_table
 from lsst.meas.tno.orbits import make_synthetic_orbits
+from lsst.meas.tno.photometry import V_MINUS_R
 
 
 def test_synthetic_orbits_are_reproducible() -> None:
@@ -46,7 +47,7 @@ def test_synthetic_distributions() -> None:
         density = np.sin(np.radians(i)) * np.exp(-0.5 * (i / width) ** 2)
         # 10000 objects give the mean to 1 %.
         assert np.mean(part["i"]) == pytest.approx(np.sum(i * density) / np.sum(density), rel=0.03)
-        magnitude = np.asarray(part["H"]) - 0.26
+        magnitude = np.asarray(part["H"]) - V_MINUS_R
         assert (magnitude.min() > 3.0) & (magnitude.max() < 9.0)
         counts = [np.count_nonzero(np.abs(magnitude - centre) < 0.25) for centre in (6.0, 6.5)]
         # Between bins of some 100 objects.
