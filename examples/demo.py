@@ -42,7 +42,7 @@ TEST = SPLITS.index("test")
 BRIGHT = "snr >= 8"
 EXPECTED_ROC_AREA = 0.97
 FALSE_POSITIVES = 0.005
-"""Sequences without an object that are candidates all the same, per sequence."""
+"""Candidates without an object, per sequence without an object."""
 
 N_BEST = 5
 ALONE = 5.0
@@ -165,7 +165,8 @@ def print_candidates(candidates: Table, n_sequences: int, truth: Table) -> None:
     for row, distance in zip(best, distances(best, truth), strict=True):
         print(
             f"  logit {row['logit']:4.1f}, S/N {row['snr']:4.1f} at RA {row['ra']:.5f}, Dec {row['dec']:.5f} "
-            f"deg, {row['rate']:.2f} arcsec/hour; the simulation moved an object {distance:.2f} arcsec past it"
+            f"deg, {row['rate']:.2f} arcsec/hour; the simulation moved an object past it, at {distance:.2f} "
+            "arcsec"
         )
 
 
