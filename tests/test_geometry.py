@@ -14,6 +14,7 @@ from lsst.meas.tno.geometry import (
     invert_affine,
     north_up_affine,
     pixel_area,
+    polar_rate,
 )
 
 
@@ -56,3 +57,10 @@ def test_north_up_grid():
     assert apply_affine(affine, 7.0, 7.0) == pytest.approx((0.0, 0.0), abs=1e-12)
     assert apply_affine(affine, 8.0, 8.0) == pytest.approx((-0.2, 0.2)), "x runs west and y north"
     assert pixel_area(affine) == pytest.approx(0.04)
+
+
+def test_polar_rate():
+    rate, angle = polar_rate([0.0, 3.0, 0.0, -1.0, -1e-20], [2.0, 0.0, -1.0, 1.0, 1.0])
+    np.testing.assert_allclose(rate, [2.0, 3.0, 1.0, np.sqrt(2.0), 1.0])
+    np.testing.assert_allclose(angle, [0.0, 90.0, 180.0, 315.0, 0.0], atol=1e-9)
+    assert np.all(angle < 360.0)

@@ -215,15 +215,24 @@ def test_existing_orbits_are_replaced_only_if_told(repo: str, table_file: str) -
     assert len(datasets(repo)) == 2
 
 
-def test_rejected_rows_are_counted_beyond_a_limit(
-    repo: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rejected_rows_are_reported(repo: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "many.csv"
     path.write_text(TABLE + "C\n" * 30)
     assert invoke(repo, str(path)).exit_code == 0
     messages = [record.getMessage() for record in caplog.records if record.name == "lsst.meas.tno.orbits"]
-    assert sum("many.csv:" in message for message in messages) == 20
-    assert "Left out 11 more rows." in messages
+    assert sum("many.csv:" in message for message in messages) == 31
+    # Objects that another file has too are reported up to a limit.
+    row = TABLE.splitlines()[1][1:]
+    path.write_text(TABLE.splitlines()[0] + "\n" + "".join(f"X{i}{row}\n" for i in range(25)))
+    caplog.clear()
+    assert invoke(repo, str(path), str(path), "--replace").exit_code == 0
+    messages = [record.getMessage() for record in caplog.records if record.name == "lsst.meas.tno.orbits"]
+    assert "Left out 5 more rows." in messages
+
+
+def test_format_can_be_given(repo: str, table_file: str) -> None:
+    assert invoke(repo, table_file, "--format", "table").exit_code == 0
+    assert_one_line_error(invoke(repo, table_file, "--format", "mpcorb", "--replace"), table_file)
 
 
 @pytest.fixture
@@ -257,6 +266,28 @@ def test_answers_of_jpl_can_be_ingested_again(sbdb_cli: FakeSbdb, repo: str, tmp
         if column != "source":
             np.testing.assert_array_equal(tables[2][column], tables[0][column])
     assert len(tables[0]) == 3
+
+
+def test_classes_without_orbits_are_left_out(
+    sbdb_cli: FakeSbdb, repo: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = GOOD | {"data": [], "count": "0"}
+    sbdb_cli.answer((200, GOOD), (200, empty))
+    assert invoke(repo, "--sbdb", "TNO,PAA", "--save-dir", str(tmp_path)).exit_code == 0
+    assert "no orbits of class PAA" in caplog.text
+    with Butler.from_config(repo) as butler:
+        assert len(butler.get("tno_orbits", collections="tno/orbits")) == 2
+    sbdb_cli.answer((200, empty))
+    assert_one_line_error(
+        invoke(repo, "--sbdb", "PAA,PAR", "--run", "none"), "no orbits of the classes PAA, PAR"
+    )
+
+
+def test_answers_are_kept_if_a_later_query_fails(sbdb_cli: FakeSbdb, repo: str, tmp_path: Path) -> None:
+    sbdb_cli.answer((200, GOOD), (400, {"message": "down"}))
+    assert_one_line_error(invoke(repo, "--sbdb", "TNO,HYP", "--save-dir", str(tmp_path)), "down")
+    assert len(read_orbits(tmp_path / "sbdb_TNO.json").orbits) == 2
+    assert datasets(repo) == []
 
 
 def test_nothing_is_written_if_jpl_does_not_answer(

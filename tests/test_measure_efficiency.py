@@ -20,6 +20,7 @@ from lsst.meas.tno._schema import DETECTION_EFFICIENCY_COLUMNS
 from lsst.meas.tno.candidates import Candidates
 from lsst.meas.tno.nn.calibration import CalibrationError, fit_calibration
 from lsst.meas.tno.nn.classifier import classifier_to_table
+from lsst.meas.tno.positions import split_of_orbits
 from lsst.meas.tno.tasks.measure_efficiency import (
     MeasureEfficiencyConfig,
     MeasureEfficiencyConnections,
@@ -180,6 +181,15 @@ def test_only_the_test_split_counts() -> None:
         run([patch])
     with pytest.raises(NoWorkFound, match="test split"):
         make_task().run([], [], [], DESCRIPTION)
+
+
+def test_orbits_of_another_split_do_not_count() -> None:
+    names = np.array([f"synthetic-{i:06d}" for i in range(30)])
+    foreign = split_of_orbits(names) != 2
+    assert 10 < foreign.sum() < 30
+    patch = Patch(1, 60)
+    patch.truth.source_orbit = np.concatenate([names, np.full(30, "")])
+    assert rows(run([patch]), "efficiency", "all")["n_injected"][0] == 30 - foreign.sum()
 
 
 def test_known_efficiency() -> None:

@@ -575,6 +575,19 @@ def test_nothing_that_can_stay_is_an_error_with_numbers() -> None:
     assert np.flatnonzero(truth.injected).tolist() == [2]
 
 
+def test_few_images_close_in_time_are_enough() -> None:
+    """A sequence that is longer than all others can have images that are
+    nearer to each other.
+    """
+    clean, states = small_sequences(20, 21, hours=500.0), make_states()
+    for row in range(20):
+        put_at(clean, row, *POLE)
+    clean.mjd[:] = 60000.0 + np.linspace(0.0, 20.0, clean.n_times)
+    clean.mjd[-1] = 60000.0 + np.append(np.linspace(0.0, 0.01, 7), np.linspace(10.0, 30.0, 5))
+    truth = make_task(min_times_inside=7).run(clean, states).injected.injection
+    assert np.flatnonzero(truth.injected).tolist() == [19]
+
+
 def test_near_objects_that_stand_still_are_no_error() -> None:
     """Where the Earth's motion and their own cancel, objects at 40 au stay
     for days, while those at ten times that do not.

@@ -18,6 +18,7 @@ from lsst.meas.tno.positions import (
     sky_box,
     split_of_hash,
     split_of_htm,
+    split_of_orbits,
     straddles_split,
 )
 from lsst.sphgeom import HtmPixelization, LonLat, UnitVector3d
@@ -107,3 +108,14 @@ def test_straddling_windows_are_those_near_an_edge():
     assert 0.3 < np.mean(large) < 0.8
     assert np.all(straddles_split(ra, dec, htm, 3.0)[tiny])
     assert len(straddles_split(ra[:0], dec[:0], htm[:0], 3.0)) == 0
+
+
+def test_names_of_one_object_are_of_one_split():
+    for names in (
+        ["15760 Albion (1992 QB1)", "15760 Albion", "15760 (1992 QB1)"],
+        ["2060 Chiron", "2060 Chiron (1977 UB)"],
+        ["C/2002 T7 (LINEAR)", "C/2002 T7"],
+    ):
+        assert len(set(split_of_orbits(np.array(names)))) == 1
+    assert len(set(split_of_orbits(np.array([f"synthetic-{i:06d}" for i in range(50)])))) == 3
+    assert len(split_of_orbits(np.empty(0, dtype=str))) == 0

@@ -18,7 +18,7 @@ from scipy.special import expit
 from ._columns import ColumnArrays, make_table
 from ._schema import CANDIDATE_COLUMNS
 from ._sequences import ImageSequences
-from .geometry import gnomonic, pixel_area
+from .geometry import gnomonic, pixel_area, polar_rate
 from .matched_filter import RefinedResult, refine, search_sequences
 from .photometry import njy_to_ab_mag
 
@@ -137,15 +137,15 @@ def measure_candidates(
 
 def _to_candidates(sequences: ImageSequences, logit: np.ndarray, result: RefinedResult) -> Candidates:
     copied = ("mjd", "ra", "dec", "rate_ra_cosdec", "rate_dec", "flux", "flux_err", "snr", "covariance")
-    angle = np.degrees(np.arctan2(result.rate_ra_cosdec, result.rate_dec))
+    rate, position_angle = polar_rate(result.rate_ra_cosdec, result.rate_dec)
     return Candidates(
         **{name: getattr(sequences, name) for name in ("tract", "patch", "sequence_id", "split")},
         logit=np.asarray(logit, dtype=np.float32),
         # In float64 a sigmoid is below 1 for longer, though float32 rounds it.
         score=expit(np.asarray(logit, dtype=np.float64)).astype(np.float32),
         **{name: getattr(result, name) for name in copied},
-        rate=np.hypot(result.rate_ra_cosdec, result.rate_dec),
-        position_angle=np.mod(angle, 360.0),
+        rate=rate,
+        position_angle=position_angle,
         mag=njy_to_ab_mag(result.flux),
         n_images=result.n_images.astype(np.int32),
     )

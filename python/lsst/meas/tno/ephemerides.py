@@ -43,20 +43,16 @@ from numpy.typing import ArrayLike
 
 from lsst.utils.logging import PeriodicLogger
 
-from ._integration import LARGEST_STEP, RULE, SPEED_OF_LIGHT, evaluate, integrate, locate
-from ._kernels import jit
-from ._planets import FIRST_MJD, GM_SUN, LAST_MJD, Planets, bodies_at, earth_state, make_planets, sun_state
+from ._integration import LARGEST_STEP, RULE, SPEED_OF_LIGHT
+from ._observation import DEFAULT_SLOPE, bowell_magnitude, follow_orbit, observe_orbit, view_states
+from ._planets import FIRST_MJD, GM_SUN, LAST_MJD, Planets, earth_state, make_planets, sun_state
 from ._schema import ORBIT_COLUMNS
 from ._two_body import elements_to_states
-from .geometry import ARCSEC
 
 _LOG = logging.getLogger(__name__)
 
 RUBIN = EarthLocation.from_geodetic(-70.749417 * u.deg, -30.244633 * u.deg, 2663.0 * u.m)
 """Rubin Observatory (code X05 of the Minor Planet Center)."""
-
-DEFAULT_SLOPE = 0.15
-"""Slope parameter G of asteroids for which none is known."""
 
 _MARGIN = LARGEST_STEP + 1e5 / SPEED_OF_LIGHT
 """Days for which the planets must be known beyond the first and the last
@@ -192,7 +188,7 @@ def compute_ephemerides(
     ------
     ValueError
         Raised if an orbit is impossible, or a time is not between the years
-        1000 and 3000.
+        1003 and 2997.
 
     Notes
     -----
@@ -229,7 +225,7 @@ def observe(states: InitialStates, observer: ObserverStates, *, n_threads: int |
     values = np.full((8, len(states), len(observer.mjd_tdb)), np.nan)
 
     def work(planets: Planets, row: int, state: tuple[np.ndarray, np.ndarray, float]) -> bool:
-        return _observe(RULE, planets, *state, *observer, states.magnitudes[row], values[:, row])
+        return observe_orbit(RULE, planets, *state, *observer, states.magnitudes[row], values[:, row])
 
     _for_each_orbit(work, states, observer.mjd_tdb, n_threads)
     return _make_ephemerides(values)
@@ -258,7 +254,7 @@ def view(
     # While light is on its way from 2000 au the Sun moves by less than 1e-4.
     sun, _ = sun_state(observer.mjd_tdb)
     values = np.full((8, *position.shape[:2]), np.nan)
-    _view(position, velocity, observer.position, observer.velocity, sun, magnitudes, values)
+    view_states(position, velocity, observer.position, observer.velocity, sun, magnitudes, values)
     return _make_ephemerides(values)
 
 
@@ -292,7 +288,7 @@ def compute_states(
     values = np.full((2, len(orbits), len(mjd_tdb), 3), np.nan)
 
     def work(planets: Planets, row: int, state: tuple[np.ndarray, np.ndarray, float]) -> bool:
-        return _follow(RULE, planets, *state, mjd_tdb, values[0, row], values[1, row])
+        return follow_orbit(RULE, planets, *state, mjd_tdb, values[0, row], values[1, row])
 
     _for_each_orbit(work, initial_states(orbits), mjd_tdb, n_threads)
     return values[0], values[1]
@@ -397,7 +393,7 @@ def visual_magnitude(
     The H, G system (Bowell et al. 1989, in Asteroids II, 524), in its short
     form for phase angles below 120 deg.
     """
-    return _visual_magnitude(
+    return bowell_magnitude(
         np.asarray(absolute, dtype=float),
         np.where(np.isnan(slope), DEFAULT_SLOPE, slope),
         np.asarray(heliocentric_distance, dtype=float),
@@ -448,7 +444,7 @@ def _for_each_orbit(
         blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
         for done, _ in enumerate(executor.map(work, blocks)):
             progress.log("Followed %d of %d orbits.", min((done + 1) * _BLOCK, len(rows)), len(rows))
-    _warn_of_lost(states, ~usable, "have epochs that are not in the years 1000 to 3000")
+    _warn_of_lost(states, ~usable, "have epochs that are not in the years 1003 to 2997")
     _warn_of_lost(states, np.isin(np.arange(len(states)), rows) & ~followed, "went into the Sun or a planet")
 
 
@@ -475,139 +471,3 @@ def _offline() -> Iterator[None]:
         warnings.simplefilter("ignore", erfa.ErfaWarning)
         warnings.simplefilter("ignore", AstropyWarning)
         yield
-
-
-@jit
-def _visual_magnitude(absolute, slope, heliocentric, topocentric, phase):  # type: ignore[no-untyped-def]
-    tangent = np.tan(0.5 * phase)
-    bright = np.exp(-3.33 * tangent**0.63)
-    dark = np.exp(-1.87 * tangent**1.22)
-    dimming = 2.5 * np.log10((1.0 - slope) * bright + slope * dark)
-    return absolute + 5.0 * np.log10(heliocentric * topocentric) - dimming
-
-
-@jit
-def _both_tracks(rule, planets, position, velocity, epoch, mjd_tdb, light_time):  # type: ignore[no-untyped-def]
-    """Return the paths after and before the epoch that times are on."""
-    after = integrate(rule, planets, position, velocity, epoch, max(epoch, mjd_tdb.max()))
-    before = integrate(
-        rule, planets, position, velocity, epoch, min(epoch, mjd_tdb.min() - light_time) - 1e-9
-    )
-    return after, before
-
-
-@jit
-def _follow(rule, planets, position, velocity, epoch, mjd_tdb, out_position, out_velocity):  # type: ignore[no-untyped-def]
-    after, before = _both_tracks(rule, planets, position, velocity, epoch, mjd_tdb, 0.0)
-    if not (after.complete and before.complete):
-        return False
-    for time in range(len(mjd_tdb)):
-        track = after if mjd_tdb[time] >= epoch else before
-        step, x = locate(track, mjd_tdb[time])
-        evaluate(track.position[step], x, out_position[time])
-        evaluate(track.velocity[step], x, out_velocity[time])
-    return True
-
-
-@jit
-def _longest_light_time(position, velocity, span):  # type: ignore[no-untyped-def]
-    """Return an upper limit of the light time over a span of days. What
-    gets faster than this speed is falling towards the Sun.
-    """
-    distance = np.sqrt(np.sum(position * position))
-    speed = max(np.sqrt(np.sum(velocity * velocity)), 0.03)
-    return (distance + speed * span + 2.0) / SPEED_OF_LIGHT
-
-
-@jit
-def _observe(rule, planets, position, velocity, epoch, mjd_tdb, observer, moving, magnitudes, values):  # type: ignore[no-untyped-def]
-    """Write what is seen of an object by an observer at ``observer`` who is
-    ``moving``, and return whether it could be followed.
-    """
-    span = max(epoch, mjd_tdb.max()) - min(epoch, mjd_tdb.min())
-    light_time = _longest_light_time(position, velocity, span)
-    after, before = _both_tracks(rule, planets, position, velocity, epoch, mjd_tdb, light_time)
-    if not (after.complete and before.complete):
-        return False
-    r, v, ray = np.empty(3), np.empty(3), np.empty(3)
-    sun = np.empty(3)
-    light_time = 0.0
-    for time in range(len(mjd_tdb)):
-        # Each round leaves an error smaller by v/c, below 1e-3.
-        for _ in range(4):
-            mjd = mjd_tdb[time] - light_time
-            track = after if mjd >= epoch else before
-            step, x = locate(track, mjd)
-            evaluate(track.position[step], x, r)
-            square = 0.0
-            for k in range(3):
-                ray[k] = r[k] - observer[time, k]
-                square += ray[k] * ray[k]
-            distance = np.sqrt(square)
-            found = distance / SPEED_OF_LIGHT
-            change = abs(found - light_time)
-            light_time = found
-            if change < 1e-8:
-                break
-        evaluate(track.velocity[step], x, v)
-        bodies_at(planets, mjd_tdb[time] - light_time, 3, sun)
-        _store_view(ray, distance, v, moving[time], values[:4, time])
-        _store_light(ray, distance, r, sun, magnitudes, values[4:, time])
-    return True
-
-
-@jit
-def _view(position, velocity, observer, moving, sun, magnitudes, values):  # type: ignore[no-untyped-def]
-    ray = np.empty(3)
-    for row in range(position.shape[0]):
-        for time in range(position.shape[1]):
-            square = 0.0
-            for k in range(3):
-                ray[k] = position[row, time, k] - observer[time, k]
-                square += ray[k] * ray[k]
-            distance = np.sqrt(square)
-            _store_view(ray, distance, velocity[row, time], moving[time], values[:4, row, time])
-            _store_light(
-                ray, distance, position[row, time], sun[time], magnitudes[row], values[4:, row, time]
-            )
-
-
-@jit
-def _store_view(ray, distance, velocity, observer_velocity, values):  # type: ignore[no-untyped-def]
-    """Write RA, Dec, deg, and the rates, arcsec/hour."""
-    x, y, z = ray[0] / distance, ray[1] / distance, ray[2] / distance
-    across = np.sqrt(x * x + y * y)
-    ra = np.degrees(np.arctan2(y, x)) % 360.0
-    # The remainder of a tiny negative number is rounded up.
-    values[0] = ra if ra < 360.0 else 0.0
-    values[1] = np.degrees(np.arctan2(z, across))
-    # What is seen slows down as the light time grows.
-    away = x * velocity[0] + y * velocity[1] + z * velocity[2]
-    nearing = x * observer_velocity[0] + y * observer_velocity[1] + z * observer_velocity[2]
-    slowed = 1.0 - (away - nearing) / (SPEED_OF_LIGHT + away)
-    u = velocity[0] * slowed - observer_velocity[0]
-    v = velocity[1] * slowed - observer_velocity[1]
-    w = velocity[2] * slowed - observer_velocity[2]
-    to_rate = ARCSEC / 24.0 / distance
-    values[2] = to_rate * (x * v - y * u) / across
-    values[3] = to_rate * (w * across - z * (x * u + y * v) / across)
-
-
-@jit
-def _store_light(ray, distance, position, sun, magnitudes, values):  # type: ignore[no-untyped-def]
-    """Write distances from the Sun and the observer, au, the phase angle,
-    deg, and the magnitude.
-    """
-    square, product = 0.0, 0.0
-    for k in range(3):
-        square += (position[k] - sun[k]) ** 2
-        product += (position[k] - sun[k]) * ray[k]
-    heliocentric = np.sqrt(square)
-    phase = np.arccos(min(max(product / (heliocentric * distance), -1.0), 1.0))
-    absolute, slope, total, k1 = magnitudes
-    if np.isnan(absolute):
-        mag = total + 5.0 * np.log10(distance) + k1 * np.log10(heliocentric)
-    else:
-        slope = DEFAULT_SLOPE if np.isnan(slope) else slope
-        mag = _visual_magnitude(absolute, slope, heliocentric, distance, phase)
-    values[0], values[1], values[2], values[3] = heliocentric, distance, np.degrees(phase), mag

@@ -9,7 +9,15 @@ the centre of the lower left pixel is (0, 0).
 
 from __future__ import annotations
 
-__all__ = ("apply_affine", "gnomonic", "inverse_gnomonic", "invert_affine", "north_up_affine", "pixel_area")
+__all__ = (
+    "apply_affine",
+    "gnomonic",
+    "inverse_gnomonic",
+    "invert_affine",
+    "north_up_affine",
+    "pixel_area",
+    "polar_rate",
+)
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -150,3 +158,23 @@ def north_up_affine(size: int, pixel_scale: float) -> np.ndarray:
     """
     half = pixel_scale * (size - 1) / 2
     return np.array([[-pixel_scale, 0.0, half], [0.0, pixel_scale, -half]])
+
+
+def polar_rate(east: ArrayLike, north: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rate and the position angle of a motion.
+
+    Parameters
+    ----------
+    east, north
+        Rates to the east and to the north.
+
+    Returns
+    -------
+    rate : `numpy.ndarray`
+        Rate, in the same unit.
+    position_angle : `numpy.ndarray`
+        Position angle, deg east of north, in [0, 360).
+    """
+    angle = np.mod(np.degrees(np.arctan2(east, north)), 360.0)
+    # The remainder of a tiny negative number rounds to the divisor.
+    return np.hypot(east, north), np.where(angle < 360.0, angle, 0.0)

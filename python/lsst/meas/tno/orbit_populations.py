@@ -23,7 +23,7 @@ from ._moving_objects import MovingObjects
 from ._placement import place_in_view, sky_direction
 from ._sequences import ImageSequences
 from .ephemerides import Ephemerides, InitialStates, ObserverStates, observe, observer_states
-from .geometry import gnomonic, inverse_gnomonic
+from .geometry import gnomonic, inverse_gnomonic, polar_rate
 from .orbit_states import OrbitStates
 from .photometry import V_MINUS_R
 from .populations import (
@@ -121,9 +121,8 @@ class OrbitPopulationTask(DrawnPopulationTask):
     ) -> MovingObjects:
         # Docstring inherited.
         orbits = self._usable_orbits(orbits)
-        rows_of_split = [
-            np.flatnonzero(split_of_orbits(orbits.name) == split) for split in range(len(SPLITS))
-        ]
+        split_of_orbit = split_of_orbits(orbits.name)
+        rows_of_split = [np.flatnonzero(split_of_orbit == split) for split in range(len(SPLITS))]
         objects = MovingObjects.full(len(index), sequences.n_times)
         colour = self.relative_flux(sequences.band[index])
         observers = _observers(sequences, index)
@@ -184,8 +183,8 @@ class OrbitPopulationTask(DrawnPopulationTask):
         rows = np.flatnonzero(sequences.valid.any(axis=1))
         if len(rows) == 0:
             return
-        duration = np.nanmax(sequences.mjd[rows], axis=1) - np.nanmin(sequences.mjd[rows], axis=1)
-        rows = rows[np.argsort(duration, kind="stable")[:N_CHECKED]]
+        spans = [self.shortest_span(sequences, row) for row in rows.tolist()]
+        rows = rows[np.argsort(spans, kind="stable")[:N_CHECKED]]
         observers = _observers(sequences, rows)
         shortest, distance = np.inf, 0.0
         for chosen, scale in self._examples(orbits):
@@ -266,7 +265,8 @@ class SurveyPopulationTask(PopulationTask):
         orbits: OrbitStates | None,
     ) -> MovingObjects:
         # Docstring inherited.
-        assert orbits is not None, "check was called"
+        if orbits is None:
+            raise ValueError("The population needs the ephemerides of an orbit catalog.")
         orbits = _with_magnitudes(orbits)
         objects = MovingObjects.full(len(index), sequences.n_times)
         chosen = self._choose_objects(sequences, index, orbits)
@@ -406,9 +406,9 @@ def _store(objects: MovingObjects, i: int, seen: Ephemerides, row: int, name: st
     n_valid = seen.ra.shape[1] - 1
     objects.ra[i, :n_valid], objects.dec[i, :n_valid] = seen.ra[row, :n_valid], seen.dec[row, :n_valid]
     objects.relative_flux[i, :n_valid] = 10.0 ** (-0.4 * (seen.mag[row, :n_valid] - seen.mag[row, -1]))
-    east, north = seen.rate_ra_cosdec[row, -1], seen.rate_dec[row, -1]
-    objects.rate[i] = np.hypot(east, north)
-    objects.position_angle[i] = np.mod(np.degrees(np.arctan2(east, north)), 360.0)
+    objects.rate[i], objects.position_angle[i] = polar_rate(
+        seen.rate_ra_cosdec[row, -1], seen.rate_dec[row, -1]
+    )
     objects.distance[i] = seen.topocentric_distance[row, -1]
     objects.source_orbit[i] = name
     objects.drawn[i] = True

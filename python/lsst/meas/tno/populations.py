@@ -175,6 +175,29 @@ class PopulationTask(Task):
         """
         return min(self.config.min_times_inside, int(sequences.valid[row].sum()))
 
+    def shortest_span(self, sequences: ImageSequences, row: int) -> float:
+        """Return the shortest time that the required number of images takes.
+
+        Parameters
+        ----------
+        sequences
+            Image sequences.
+        row
+            Row of a sequence that has images.
+
+        Returns
+        -------
+        span : `float`
+            Time, hours; 0 if a window that moves makes it no limit.
+        """
+        n_valid = int(sequences.valid[row].sum())
+        centre = sequences.centre_ra[row, :n_valid], sequences.centre_dec[row, :n_valid]
+        if np.ptp(centre[0]) > 0 or np.ptp(centre[1]) > 0:
+            return 0.0
+        required = self.required_times(sequences, row)
+        mjd = sequences.mjd[row, :n_valid]
+        return float(np.min(mjd[required - 1 :] - mjd[: n_valid - required + 1]) * 24.0)
+
     def is_inside(
         self, ra: np.ndarray, dec: np.ndarray, centre_ra: np.ndarray, centre_dec: np.ndarray
     ) -> np.ndarray:
@@ -309,7 +332,7 @@ class LinearPopulationTask(DrawnPopulationTask):
     def check(self, sequences: ImageSequences, orbits: OrbitStates | None) -> None:
         # Docstring inherited.
         rows = np.flatnonzero(sequences.valid.any(axis=1))
-        spans = [self._shortest_span(sequences, row) for row in rows.tolist()]
+        spans = [self.shortest_span(sequences, row) for row in rows.tolist()]
         longest = self._longest_path()
         if not spans or min(spans) * self.config.rate_min <= longest:
             return
@@ -372,19 +395,6 @@ class LinearPopulationTask(DrawnPopulationTask):
         n_inside = self.is_inside(ra, dec, *centre).sum(axis=1)
         fits = np.flatnonzero(n_inside >= self.required_times(sequences, row))
         return (ra[fits[0]], dec[fits[0]]) if len(fits) else None
-
-    def _shortest_span(self, sequences: ImageSequences, row: int) -> float:
-        """Return the shortest time, in hours, that the required number of
-        images of a sequence takes; 0 if a window that moves makes it no
-        limit.
-        """
-        n_valid = int(sequences.valid[row].sum())
-        centre = sequences.centre_ra[row, :n_valid], sequences.centre_dec[row, :n_valid]
-        if np.ptp(centre[0]) > 0 or np.ptp(centre[1]) > 0:
-            return 0.0
-        required = self.required_times(sequences, row)
-        mjd = sequences.mjd[row, :n_valid]
-        return float(np.min(mjd[required - 1 :] - mjd[: n_valid - required + 1]) * 24.0)
 
     def _longest_path(self) -> float:
         """Return the longest straight line inside a window, arcsec."""

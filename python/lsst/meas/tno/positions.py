@@ -30,6 +30,7 @@ from astropy.table import Table
 from lsst.sphgeom import Box, Circle, HtmPixelization, LonLat, Region, UnitVector3d
 
 from .geometry import inverse_gnomonic
+from .orbits import designation_key
 
 SPLITS = ("training", "validation", "test")
 """Names of the values of the ``split`` column."""
@@ -247,7 +248,8 @@ def split_of_hash(key: np.ndarray) -> np.ndarray:
 
 
 def split_of_orbits(source_orbit: np.ndarray) -> np.ndarray:
-    """Return the split that orbits belong to, by a hash of their name.
+    """Return the split that orbits belong to, by a hash of their designation:
+    names that catalogs write differently are of the same split.
 
     Parameters
     ----------
@@ -260,7 +262,10 @@ def split_of_orbits(source_orbit: np.ndarray) -> np.ndarray:
         Indices in `SPLITS`, uint8.
     """
     names, inverse = np.unique(np.asarray(source_orbit, dtype=str), return_inverse=True)
-    keys = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little") for name in names]
+    keys = [
+        int.from_bytes(hashlib.sha256(designation_key(name).encode()).digest()[:8], "little")
+        for name in names
+    ]
     return split_of_hash(np.array(keys, dtype=np.uint64))[inverse]
 
 

@@ -25,14 +25,17 @@ DATASET_TYPE = "tno_orbits"
 
 _CATALOG_FILE = "tno_orbits.csv"
 
-_MAX_REJECTED = 20
-"""Rejected rows of which each is logged."""
+_MAX_REJECTED, _MAX_DUPLICATES = 1000, 20
+"""Rows that are no orbits, and objects that are there twice, of which each is
+logged.
+"""
 
 
 def ingest_orbits(
     repo: str,
     file: Sequence[str],
     *,
+    file_format: str | None,
     sbdb: Sequence[str],
     synthetic: int | None,
     seed: int,
@@ -42,7 +45,8 @@ def ingest_orbits(
 ) -> None:
     """Write a catalog of orbits to a repository, and print what was written.
 
-    Nothing is written before everything has been read.
+    Nothing is written to the repository before everything has been read. What
+    JPL answers is saved as it comes.
 
     Parameters
     ----------
@@ -50,6 +54,8 @@ def ingest_orbits(
         Path or URI of the repository.
     file
         Paths of files of orbits.
+    file_format
+        Name of their format in `ORBIT_FORMATS`; recognised if `None`.
     sbdb
         Orbit classes to query JPL's database for.
     synthetic
@@ -79,16 +85,17 @@ def ingest_orbits(
         old = _find_old(butler, run, replace)
         if classes:
             _check_files([*answer_paths.values(), catalog_path], replace)
-        catalogs = [*_read_files(file)]
-        answers = _query(classes)
-        catalogs += _parse_answers(answers)
+        catalogs = [*_read_files(file, file_format)]
+        catalogs += _query(answer_paths)
         catalogs += _make_synthetic(synthetic, seed)
+        if not catalogs:
+            raise click.ClickException(f"There are no orbits of the classes {', '.join(classes)}.")
         catalog = concatenate_orbits(catalogs)
         _log_rejected(catalog.rejected)
         if classes:
-            _save(answers, answer_paths)
             write_orbits(catalog.orbits, catalog_path)
-            click.echo(f"Saved {', '.join(map(str, answer_paths.values()))} and {catalog_path}.")
+            saved = [str(path) for path in answer_paths.values() if path.exists()]
+            click.echo(f"Saved {', '.join(saved)} and {catalog_path}.")
         _put(butler, catalog, run, old)
     click.echo(f"Wrote {len(catalog.orbits)} orbits to {repo}, rejected {len(catalog.rejected)} rows.")
     click.echo(f"Use them with: pipetask run -b {repo} -i {run},... ...")
@@ -148,30 +155,25 @@ def _check_files(paths: Sequence[Path], replace: bool) -> None:
         )
 
 
-def _read_files(paths: Sequence[str]) -> Iterator[OrbitCatalog]:
+def _read_files(paths: Sequence[str], file_format: str | None) -> Iterator[OrbitCatalog]:
     from ..orbits import read_orbits
 
     for path in paths:
-        catalog = read_orbits(path)
+        catalog = read_orbits(path, format=file_format)
         _LOG.info("Read %d orbits from %s.", len(catalog.orbits), path)
         yield catalog
 
 
-def _query(classes: Sequence[str]) -> dict[str, str]:
-    from ..orbits import fetch_sbdb
+def _query(answer_paths: Mapping[str, Path]) -> Iterator[OrbitCatalog]:
+    """Query JPL's database, and save each answer."""
+    from ..orbits import NoSuchOrbitsError, query_sbdb
 
-    answers = {}
-    for name in classes:
+    for name, path in answer_paths.items():
         _LOG.info("Querying JPL's database for orbits of class %s.", name)
-        answers[name] = fetch_sbdb(name)
-    return answers
-
-
-def _parse_answers(answers: Mapping[str, str]) -> Iterator[OrbitCatalog]:
-    from ..orbits import parse_sbdb_json
-
-    for name, text in answers.items():
-        yield parse_sbdb_json(text, f"sbdb:{name}", f"JPL SBDB, class {name}")
+        try:
+            yield query_sbdb(name, save_as=path)
+        except NoSuchOrbitsError as error:
+            _LOG.warning("%s", error)
 
 
 def _make_synthetic(n: int | None, seed: int) -> Iterator[OrbitCatalog]:
@@ -182,15 +184,17 @@ def _make_synthetic(n: int | None, seed: int) -> Iterator[OrbitCatalog]:
 
 
 def _log_rejected(rejected: Sequence[RejectedRow]) -> None:
-    for row in rejected[:_MAX_REJECTED]:
-        _LOG.warning("Left out %s", row)
-    if len(rejected) > _MAX_REJECTED:
-        _LOG.warning("Left out %d more rows.", len(rejected) - _MAX_REJECTED)
-
-
-def _save(answers: Mapping[str, str], paths: Mapping[str, Path]) -> None:
-    for name, text in answers.items():
-        paths[name].write_text(text, encoding="utf-8")
+    """Log what was left out: rows that are no orbits, and then objects that
+    another file has too, which have no line.
+    """
+    for rows, limit in (
+        ([row for row in rejected if row.line > 0], _MAX_REJECTED),
+        ([row for row in rejected if row.line == 0], _MAX_DUPLICATES),
+    ):
+        for row in rows[:limit]:
+            _LOG.warning("Left out %s", row)
+        if len(rows) > limit:
+            _LOG.warning("Left out %d more rows.", len(rows) - limit)
 
 
 def _put(butler: Butler, catalog: OrbitCatalog, run: str, old: Sequence[DatasetRef]) -> None:

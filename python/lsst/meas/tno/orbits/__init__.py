@@ -11,11 +11,13 @@ from __future__ import annotations
 __all__ = (
     "ORBIT_FORMATS",
     "SBDB_CLASSES",
+    "NoSuchOrbitsError",
     "OrbitCatalog",
     "OrbitFileError",
     "RejectedRow",
     "SbdbError",
     "concatenate_orbits",
+    "designation_key",
     "detect_orbit_format",
     "fetch_sbdb",
     "make_synthetic_orbits",
@@ -40,6 +42,7 @@ from astropy.table import Table
 
 from .._planets import GM_SUN
 from .._schema import ORBIT_COLUMNS, validate_table
+from ._designations import designation_key
 from ._files import find_jpl_columns, is_mpc_line, read_jpl_elements, read_mpc_orbits
 from ._rows import (
     OrbitCatalog,
@@ -51,6 +54,7 @@ from ._rows import (
 from ._sbdb import (
     SBDB_CLASSES,
     SBDB_COLUMNS,
+    NoSuchOrbitsError,
     SbdbError,
     fetch_sbdb,
     parse_sbdb_json,

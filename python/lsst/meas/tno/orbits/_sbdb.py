@@ -8,6 +8,7 @@ __all__ = (
     "SBDB_CLASSES",
     "SBDB_COLUMNS",
     "SBDB_URL",
+    "NoSuchOrbitsError",
     "SbdbError",
     "fetch_sbdb",
     "parse_sbdb_json",
@@ -17,6 +18,7 @@ __all__ = (
 )
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,6 +42,8 @@ from ._times import jd_to_mjd, parse_date
 if TYPE_CHECKING:
     from requests import Session
 
+_LOG = logging.getLogger("lsst.meas.tno.orbits")
+
 SBDB_URL = "https://ssd-api.jpl.nasa.gov/sbdb_query.api"
 """Address of the query API, see
 https://ssd-api.jpl.nasa.gov/doc/sbdb_query.html
@@ -60,6 +64,10 @@ _RETRY_STATUS = (429, 500, 502, 503, 504)
 
 class SbdbError(RuntimeError):
     """JPL's database did not answer, or not with orbits."""
+
+
+class NoSuchOrbitsError(SbdbError):
+    """JPL's database has no orbits of a class."""
 
 
 def read_sbdb_json(path: str | Path) -> OrbitCatalog:
@@ -148,7 +156,8 @@ def read_sbdb_csv(path: str | Path) -> OrbitCatalog:
     catalog : `OrbitCatalog`
         The orbits. Where q is absent, it is a (1 - e); where tp is, it
         follows from the mean anomaly ``ma``, and is that nearest to the
-        epoch; where the epoch is, as in web exports, it is taken to be tp.
+        epoch; where the epoch is, as in web exports, it is taken to be tp,
+        which is logged.
 
     Raises
     ------
@@ -157,6 +166,12 @@ def read_sbdb_csv(path: str | Path) -> OrbitCatalog:
     """
     header, rows = csv_rows(load_text(path))
     _check_columns(path, header)
+    if not {"epoch", "epoch_mjd", "epoch_cal"} & {*header}:
+        _LOG.warning(
+            "%s has no epochs. Each orbit is taken to be that of its time of perihelion, which is good near "
+            "it only: export the epoch (epoch_mjd) too.",
+            path,
+        )
     source = f"JPL SBDB, {Path(path).name}"
     return make_catalog(path, rows, lambda line: _parse_record(csv_record(line, header), source))
 
@@ -233,8 +248,10 @@ def fetch_sbdb(
     ------
     ValueError
         Raised if there is no such class.
+    NoSuchOrbitsError
+        Raised if there are no orbits of the class.
     SbdbError
-        Raised if there is no answer, or one without orbits.
+        Raised if there is no answer that has them.
     """
     import requests
 
@@ -295,7 +312,7 @@ def _check_answer(text: str, status: int, orbit_class: str) -> None:
         raise SbdbError(f"JPL's database answered with status {status}, not with orbits: {message}")
     fields, data = _fields_and_data(answer)
     if not fields or not data:
-        raise SbdbError(f"JPL's database has no orbits of class {orbit_class}: {text[:200]}")
+        raise NoSuchOrbitsError(f"JPL's database has no orbits of class {orbit_class}: {text[:200]}")
     count = str(answer.get("count", ""))
     if count.isdecimal() and int(count) != len(data):
         raise SbdbError(f"JPL's database sent {len(data)} of {count} orbits of class {orbit_class}.")

@@ -22,7 +22,7 @@ from astropy.table import Column, Table
 
 from .._schema import SIMULATED_OBJECT_COLUMNS
 from .._sequences import BANDS
-from ..geometry import inverse_gnomonic
+from ..geometry import inverse_gnomonic, polar_rate
 from ..photometry import ab_mag_to_njy
 from ._observations import SECONDS
 from ._orbits import make_orbiting_objects
@@ -139,8 +139,7 @@ class StraightTrajectories:
         rate, position_angle : `numpy.ndarray`
             Rates, arcsec/hour, and position angles, deg east of north.
         """
-        rate = np.hypot(self.rate_ra_cosdec, self.rate_dec)
-        return rate, np.mod(np.degrees(np.arctan2(self.rate_ra_cosdec, self.rate_dec)), 360.0)
+        return polar_rate(self.rate_ra_cosdec, self.rate_dec)
 
     def mags(self, mjd: float) -> np.ndarray:
         """Return the AB magnitudes in r, which do not change.

@@ -7,6 +7,7 @@ from __future__ import annotations
 __all__ = ("OrbitingObjects", "make_orbiting_objects", "read_orbit_file")
 
 import dataclasses
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from astropy.table import Table
 
 from .._placement import place_in_view
 from ..ephemerides import Ephemerides, InitialStates, initial_states, observe, observer_states
-from ..geometry import gnomonic, inverse_gnomonic
+from ..geometry import gnomonic, inverse_gnomonic, polar_rate
 from ..orbits import make_synthetic_orbits, read_orbits
 from ..photometry import V_MINUS_R
 from ._random import Stream, make_generator
@@ -24,6 +25,8 @@ from ._sky import tract_half_size
 if TYPE_CHECKING:
     from ._config import SimulateSurveyConfig
     from ._observations import Visit
+
+_LOG = logging.getLogger("lsst.meas.tno.simulation")
 
 N_SYNTHETIC = 1000
 """Synthetic orbits to choose from where there is no file."""
@@ -88,8 +91,7 @@ class OrbitingObjects:
             TAI MJD.
         """
         seen = self.observe(mjd)
-        east, north = seen.rate_ra_cosdec[:, 0], seen.rate_dec[:, 0]
-        return np.hypot(east, north), np.mod(np.degrees(np.arctan2(east, north)), 360.0)
+        return polar_rate(seen.rate_ra_cosdec[:, 0], seen.rate_dec[:, 0])
 
     def mags(self, mjd: float) -> np.ndarray:
         """Return the AB magnitudes in r.
@@ -145,7 +147,12 @@ def read_orbit_file(path: str) -> Table:
     ValueError
         Raised if the file cannot be read or has no orbits.
     """
-    return read_orbits(path).orbits
+    catalog = read_orbits(path)
+    if catalog.rejected:
+        _LOG.warning(
+            "Left out %d rows of %s, the first of them %s", len(catalog.rejected), path, catalog.rejected[0]
+        )
+    return catalog.orbits
 
 
 def _place_in_field(
@@ -176,5 +183,7 @@ def _place_in_field(
 
 
 def _make(states: InitialStates, keep: np.ndarray, config: SimulateSurveyConfig) -> OrbitingObjects:
+    if not np.all(keep):
+        _LOG.info("%d of %d objects are not in the field or have no magnitude.", np.sum(~keep), len(keep))
     kept = states.select(keep)
     return OrbitingObjects(object_id=kept.name, states=kept, colours=dict(config.object_colours))

@@ -30,7 +30,7 @@ from ..efficiency import TRACK_COLUMNS, Trials, is_repeated
 from ..efficiency_table import EfficiencyOptions, make_efficiency_table
 from ..nn.calibration import ScoreCalibration
 from ..nn.threshold_config import ThresholdConfig, choose_threshold, windows_per_square_degree
-from ..positions import SPLITS
+from ..positions import SPLITS, split_of_orbits
 
 type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
 
@@ -202,7 +202,10 @@ class MeasureEfficiencyTask(PipelineTask):
                 f"{np.min(found['logit']):.4f}, below the threshold {threshold:.4f}. Configure the threshold "
                 "that they were found with."
             )
-        table = table[np.asarray(table["split"]) == SPLITS.index("test")]
+        split, orbit = np.asarray(table["split"]), np.asarray(table["source_orbit"], dtype=str)
+        # Others of the same orbit may have been trained with.
+        is_foreign = (orbit != "") & (split_of_orbits(orbit) != split)
+        table = table[(split == SPLITS.index("test")) & ~is_foreign]
         return Trials.from_tables(table, found, sequences.get(parameters={"columns": list(TRACK_COLUMNS)}))
 
     def _count(self, table: Table, trials: Trials, n_repeated: int) -> None:

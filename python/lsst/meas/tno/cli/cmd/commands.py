@@ -80,6 +80,12 @@ Use them with: pipetask run -i tno/orbits,...
 @repo_argument(required=True, help="REPO is the path or URI of a butler repository.")
 @click.argument("file", nargs=-1, type=click.Path(exists=True, dir_okay=False))
 @click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(("sbdb-json", "sbdb-csv", "mpcorb", "jpl-elements", "table")),
+    help="Format of the files, if it is not to be recognised by their content.",
+)
+@click.option(
     "--sbdb",
     metavar="CLASS,...",
     multiple=True,
