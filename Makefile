@@ -31,7 +31,7 @@ test: lint
 lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy python/lsst/meas/tno examples
+	$(PYTHON) -m mypy python/lsst/meas/tno examples benchmarks
 	$(PYTHON) -m numpydoc lint $$(find python -name '*.py')
 
 clean:
