@@ -419,7 +419,7 @@ def test_epochs_before_the_planets_are_known(caplog):
     assert _all_nan(seen, 1)
     assert not np.any(np.isnan(seen.ra[0]))
     assert np.isfinite(seen.mag[0, 0])
-    assert "1 of 2 orbits have epochs that are not in the years 1000 to 3000" in caplog.text
+    assert "1 of 2 orbits have epochs that are not in the years 1003 to 2997" in caplog.text
     assert "object 1" in caplog.text
 
 
