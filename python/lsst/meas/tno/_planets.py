@@ -9,7 +9,16 @@ only one that this package uses: a second one would have another barycentre.
 
 from __future__ import annotations
 
-__all__ = ("GM_BODIES", "GM_SUN", "GM_SYSTEM", "Planets", "earth_state", "make_planets", "sun_state")
+__all__ = (
+    "GAUSS_K",
+    "GM_BODIES",
+    "GM_SUN",
+    "GM_SYSTEM",
+    "Planets",
+    "earth_state",
+    "make_planets",
+    "sun_state",
+)
 
 import functools
 import warnings
@@ -21,9 +30,12 @@ from numpy.polynomial import chebyshev
 
 from ._kernels import jit
 
-GM_SUN = 0.01720209895**2
-"""Gravitational parameter of the Sun, au^3/day^2, by Gauss's constant. That
-of JPL's DE441 is smaller by 5e-12 of it.
+GAUSS_K = 0.01720209895
+"""Gaussian gravitational constant, au^1.5/day (IAU 1976)."""
+
+GM_SUN = GAUSS_K**2
+"""Gravitational parameter of the Sun, au^3/day^2. That of JPL's DE441 is
+smaller by 5e-12 of it.
 """
 
 _INVERSE_MASSES = (6023600.0, 408523.719, 328900.5597, 3098703.59, 1047.348644, 3497.9018, 22902.98, 19412.26)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from .._planets import GAUSS_K
 from ._designations import full_name, tidy_name, unpack_designation
 from ._rows import (
     Orbit,
@@ -23,7 +24,7 @@ from ._rows import (
     number,
     optional_number,
 )
-from ._times import GAUSS_K, parse_date, unpack_epoch
+from ._times import parse_date, unpack_epoch
 
 _MPC_COLUMNS = {
     "packed": (0, 7),

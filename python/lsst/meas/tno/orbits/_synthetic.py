@@ -13,9 +13,9 @@ import numpy as np
 from astropy.table import Table
 from scipy.special import ndtr, ndtri
 
+from .._planets import GAUSS_K
 from ..photometry import V_MINUS_R
 from ._rows import Orbit, make_orbit_table
-from ._times import GAUSS_K
 
 EPOCH = 61000.0
 """Default epoch, TDB MJD: 2025 November 21."""

@@ -7,16 +7,12 @@ Times are MJD in TDB, as JPL and the Minor Planet Center give them.
 
 from __future__ import annotations
 
-__all__ = ("GAUSS_K", "calendar_to_mjd", "jd_to_mjd", "parse_date", "perihelion_time", "unpack_epoch")
+__all__ = ("calendar_to_mjd", "jd_to_mjd", "parse_date", "perihelion_time", "unpack_epoch")
 
 import math
 import re
 
-GAUSS_K = 0.01720209895
-"""Gaussian gravitational constant, au^1.5/day: the square root of GM of the
-Sun (IAU 1976), with the mass of the planets and the object neglected. GM
-differs from JPL's (1.32712440041e11 km^3/s^2) by less than 1e-11.
-"""
+from .._planets import GAUSS_K
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
