@@ -160,17 +160,6 @@ def test_mixed_precision_changes_nothing_on_a_cpu(tmp_path: Path, precision: str
     assert state_bytes(one) == state_bytes(other)
 
 
-def test_network_learns_with_products_of_low_precision(tmp_path: Path) -> None:
-    """What a GPU does with bfloat16, on a CPU."""
-    with reproducible(n_threads=1):
-        trainer = make_trainer(tmp_path, moving_sequences(0, 600, snr=20.0), max_epochs=8, learning_rate=3e-3)
-        trainer._autocast = torch.autocast("cpu", dtype=torch.bfloat16)
-        trainer.run()
-    rows = trainer._data.rows("test")
-    assert roc_area(trainer.compute_logits("test"), trainer._data.injected[rows]) > 0.9
-    assert {tensor.dtype for tensor in trainer.network.parameters()} == {torch.float32}
-
-
 def test_mixed_precision_on_a_gpu(tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         pytest.skip("There is no GPU.")
