@@ -4,7 +4,10 @@
 
 Run it on a machine that does nothing else::
 
-    python benchmarks/ephemerides.py
+    python benchmarks/ephemerides.py --planets de440.bsp
+
+ASSIST, with which Sorcha computes ephemerides, needs a file of the planets
+(DE440, 120 MB); without ``--planets`` it is left out. It needs REBOUND 4.
 
 All that is compared is measured in the same run. What would take too long is
 measured on fewer orbits or times and scaled, which the table says.
@@ -35,7 +38,7 @@ from astropy.table import Table
 from astropy.time import Time, TimeDelta
 from astropy.utils import iers
 
-from lsst.meas.tno._planets import GM_BODIES, GM_SUN
+from lsst.meas.tno._planets import GM_BODIES, GM_SUN, earth_state, sun_state
 from lsst.meas.tno.ephemerides import RUBIN, compute_ephemerides, compute_states
 
 EPOCH = 61000.0
@@ -45,6 +48,9 @@ BODIES = (
     *("sun", "mercury", "venus", "earth-moon-barycenter"),
     *("mars", "jupiter", "saturn", "uranus", "neptune"),
 )
+
+MJD_ZERO = 2400000.5
+"""JD of MJD 0."""
 
 LIGHT_DAYS = 499.004783836 / 86400
 """Days that light takes for 1 au."""
@@ -72,6 +78,7 @@ def main() -> None:
     parser.add_argument("--years", type=float, default=10.0, help="Years that the times span.")
     parser.add_argument("--threads", type=int, default=2, help="Threads, beside one.")
     parser.add_argument("--rebound-orbits", type=int, default=1_000, help="Orbits that REBOUND follows.")
+    parser.add_argument("--planets", help="File of JPL's DE440, for ASSIST.")
     parser.add_argument("--astropy-orbits", type=int, default=5, help="Orbits that astropy follows.")
     parser.add_argument("--astropy-times", type=int, default=50, help="Times of each of them.")
     args = parser.parse_args()
@@ -88,7 +95,6 @@ def main() -> None:
     print_table("Topocentric positions", positions(orbits, times_of(args), threads))
     print_table("Motion alone", motion(orbits, args, threads))
     print_table("Daily steps", daily(orbits, args, threads))
-    print_others()
 
 
 def make_orbits(n: int) -> Table:
@@ -160,7 +166,15 @@ def motion(orbits: Table, args: argparse.Namespace, threads: list[int]) -> list[
     note += (
         f"{angle.max() * 1e3:.0f} mas (largest): its planets start with the ephemeris' velocities and drift"
     )
-    return [*rows, Row(f"REBOUND {rebound.__version__} IAS15", seconds * len(orbits) / len(some), 1, note)]
+    scale = len(orbits) / len(some)
+    rows.append(Row(f"REBOUND {rebound.__version__} IAS15", seconds * scale, 1, note))
+    if args.planets:
+        (theirs, earth), seconds = timed(lambda: follow_with_assist(rebound, some, end, args.planets))
+        angle = angles_between(theirs - earth, ours[: len(some), 0] - earth_state(np.array([end]))[0])
+        note = f"measured on {len(some)}; differs by {np.median(angle) * 1e3:.1f} mas (median), "
+        note += f"{angle.max() * 1e3:.0f} mas (largest): its planets are better"
+        rows.append(Row("ASSIST with DE440, without asteroids", seconds * scale, 1, note))
+    return rows
 
 
 def follow_with_rebound(rebound: Any, orbits: Table, end: float) -> np.ndarray:
@@ -183,10 +197,38 @@ def follow_with_rebound(rebound: Any, orbits: Table, end: float) -> np.ndarray:
     return np.array([particle.xyz for particle in simulation.particles])[len(BODIES) :]
 
 
+def follow_with_assist(
+    rebound: Any, orbits: Table, end: float, planets: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return barycentric positions of the objects, ``(n, 3)``, and of the
+    Earth, in the field of DE440.
+    """
+    assist = importlib.import_module("assist")
+    ephemeris = assist.Ephem(planets)
+    simulation = rebound.Simulation()
+    extras = assist.Extras(simulation, ephemeris)
+    extras.forces = ["SUN", "PLANETS", "GR_EIH"]
+    simulation.t = EPOCH + MJD_ZERO - ephemeris.jd_ref
+    sun = ephemeris.get_particle("sun", simulation.t)
+    position, velocity = compute_states(orbits, [EPOCH])
+    sun_position, sun_velocity = sun_state(np.array([EPOCH]))
+    names = ("x", "y", "z", "vx", "vy", "vz")
+    position, velocity = position[:, 0] - sun_position + sun.xyz, velocity[:, 0] - sun_velocity + sun.vxyz
+    for row in np.concatenate([position, velocity], axis=-1):
+        simulation.add(**dict(zip(names, row, strict=True)))
+    simulation.integrate(end + MJD_ZERO - ephemeris.jd_ref)
+    earth = ephemeris.get_particle("earth", simulation.t)
+    return np.array([particle.xyz for particle in simulation.particles]), np.array(earth.xyz)
+
+
 def angles(one: np.ndarray, other: np.ndarray, mjd_tdb: float) -> np.ndarray:
     """Return angles between positions, as seen from the Earth, arcsec."""
     earth = get_body_barycentric("earth", Time(mjd_tdb, format="mjd", scale="tdb"), ephemeris="builtin")
-    one, other = (vector - earth.xyz.to_value("au") for vector in (one, other))
+    return angles_between(*(vector - earth.xyz.to_value("au") for vector in (one, other)))
+
+
+def angles_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return angles between vectors, arcsec."""
     product = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
     return np.degrees(np.linalg.norm(np.cross(one, other), axis=-1) / product) * 3600
 
@@ -256,18 +298,6 @@ def print_table(title: str, rows: list[Row]) -> None:
     for row in rows:
         ratio = row.seconds / rows[0].seconds
         print(f"{row.what:44} {row.threads:7d} {row.seconds:11.2f} {ratio:9.2f}  {row.note}")
-
-
-def print_others() -> None:
-    """Say what else could be compared here."""
-    print()
-    for name in ("assist", "sorcha"):
-        try:
-            version = getattr(importlib.import_module(name), "__version__", "of unknown version")
-        except ImportError:
-            print(f"{name}: not installed, not compared")
-        else:
-            print(f"{name} {version}: not compared; it needs JPL's kernels, which are downloaded (700 MB)")
 
 
 if __name__ == "__main__":
