@@ -192,8 +192,12 @@ def test_new_network_is_the_mean_likelihood_ratio() -> None:
     expected = np.linspace(4.0, 9.0, 16)
     ratio = logsumexp(expected * snr - expected**2 / 2, axis=2) - np.log(16)
     logit = logsumexp(np.where(seen, ratio, -np.inf), axis=1) - np.log(seen.sum(axis=1))
-    logits = _logits(sequences, snr_min=4.0, snr_max=9.0, colours=dict.fromkeys("ugrizy", 0.0))
+    config: dict[str, Any] = {"snr_min": 4.0, "snr_max": 9.0, "colours": dict.fromkeys("ugrizy", 0.0)}
+    logits = _logits(sequences, n_trajectories=seen.shape[1] + 10, **config)
     np.testing.assert_allclose(logits, logit, rtol=1e-4, atol=1e-4)
+    # The trajectories with a small S/N add little.
+    fewer = _logits(sequences, **config)
+    assert np.all((logits - 0.5 < fewer) & (fewer <= logits))
 
 
 def test_nothing_to_see_is_no_nan() -> None:

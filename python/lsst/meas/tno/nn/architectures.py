@@ -34,7 +34,7 @@ from lsst.pex.config import (
 from .._sequences import BANDS
 from ..photometry import TNO_COLOURS
 from .inputs import PIXEL_COLUMNS, significance
-from .trajectory_features import FEATURE_COLUMNS, FEATURES, displacements, trajectory_features
+from .trajectory_features import FEATURE_COLUMNS, FEATURES, displacements, strongest, trajectory_features
 
 if TYPE_CHECKING:
     import torch
@@ -204,6 +204,13 @@ class TrajectoryConfig(Config):
         min=0.0,
         inclusiveMin=False,
     )
+    n_trajectories = RangeField(
+        doc="Number of trajectories of a sequence that the network sees: those with the largest S/N with and "
+        "without the static sky. All others say nothing.",
+        dtype=int,
+        default=512,
+        min=2,
+    )
     hidden_units = ListField[int](
         doc="Number of neurons of each hidden layer.", default=[32, 32], minLength=1
     )
@@ -242,13 +249,15 @@ class TrajectoryArchitecture(Architecture):
 
     ConfigClass = TrajectoryConfig
     columns = FEATURE_COLUMNS
-    # Turned and flipped sequences have the same features, in another order.
-    inputs: ClassVar[Mapping[str, str]] = {"features": "fmhw"}
+    # Turned, flipped and reversed sequences have the same features, in another
+    # order.
+    inputs: ClassVar[Mapping[str, str]] = {"features": "kf", "n_seen": ""}
 
     config: TrajectoryConfig
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the features of trajectories.
+        """Return the features of the strongest trajectories, and the number
+        of all.
 
         Parameters
         ----------
@@ -257,7 +266,9 @@ class TrajectoryArchitecture(Architecture):
         """
         motions = displacements(self.config.largest_displacement, self.config.displacement_step)
         ratio = {band: float(10.0 ** (-0.4 * colour)) for band, colour in self.config.colours.items()}
-        return {"features": trajectory_features(columns, motions, ratio)}
+        features = trajectory_features(columns, motions, ratio)
+        chosen, n_seen = strongest(features, self.config.n_trajectories)
+        return {"features": chosen, "n_seen": n_seen}
 
     def describe_normalisation(self) -> dict[str, Any]:
         """Return what `encode` does to the pixels."""

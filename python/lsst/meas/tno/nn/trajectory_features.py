@@ -9,14 +9,15 @@ as much: a star, one bright image, noise that is not what the variance says.
 
 from __future__ import annotations
 
-__all__ = ("FEATURES", "FEATURE_COLUMNS", "displacements", "trajectory_features")
+__all__ = ("FEATURES", "FEATURE_COLUMNS", "displacements", "strongest", "trajectory_features")
 
 from collections.abc import Mapping
 
 import numpy as np
 
-from .._kernels import KERNELS, jit
 from .._sequences import BANDS, UNUSABLE
+from ._trajectory_sums import fill
+from .static_sky import static_sky
 
 FEATURE_COLUMNS = ("image", "variance", "mask", "psf", "noise_scale", "valid", "mjd", "band")
 """Columns of image sequences that the features are made of."""
@@ -31,13 +32,15 @@ FEATURES = (
     "largest",
     "coverage",
     "displacement",
+    "brightest",
+    "unrest",
 )
 """Names of the features.
 
 - snr: S/N of the matched filter along the trajectory.
-- moving_snr: the same after each pixel's mean over time, by band, is removed,
-  in units of the scatter that is left; 0 for a trajectory without motion.
-- clipped_snr: the same with each image's S/N clipped at `CLIP`.
+- moving_snr: the same after the static sky, by band, is removed, in units of
+  the scatter that is left; 0 for a trajectory without motion.
+- clipped_snr: the same with each image's S/N clipped at 3.
 - excess: chi^2 of the images' S/N about a constant flux, in units of its
   scatter.
 - drift: S/N of a linear change of the flux with time.
@@ -45,35 +48,16 @@ FEATURES = (
 - largest: largest S/N in a single image, without sign.
 - coverage: information of the trajectory over the most that one has.
 - displacement: length of the trajectory, pixels.
-"""
-
-CLIP = 3.0
-"""S/N in a single image beyond which it is clipped."""
-
-OVERSAMPLING = 2
-"""Start positions a pixel and axis; of those in a pixel the best is kept."""
-
-MIN_COVERAGE = 0.2
-"""Coverage below which a trajectory is not looked at."""
-
-MARGIN = 2
-"""Pixels around the images at which maps are needed to interpolate them."""
-
-HALF_STEP = KERNELS["bicubic"].weights(np.array([0.25, 0.75])).astype(np.float32)
-"""Weights for a quarter and three quarters of a pixel; psi and phi are smooth,
-and off by less than 1e-3 of their largest by it.
+- brightest: largest S/N of the static sky anywhere in the window, without
+  sign.
+- unrest: mean squared S/N in single images without the static sky, anywhere in
+  the window, less 1.
 """
 
 PSF_REACH = 8
 """Pixels from its centre at which a PSF is cut. Beyond it a seeing of 1.1
 arcsec has less than 0.1 % of the information.
 """
-
-N_MAPS = 5
-"""Psi, psi without the static sky, phi, clipped psi, and squared S/N."""
-
-N_SUMS = N_MAPS + 2
-"""The sums of these, of time times psi, and the largest S/N."""
 
 
 def displacements(largest: float, step: float) -> np.ndarray:
@@ -127,26 +111,59 @@ def trajectory_features(
         information.
     """
     image, weight = _weighted_images(columns)
-    moving = image - _static_sky(image, weight, columns["band"])
-    ratio = _by_band(columns["band"], flux_ratio)
     psf = _inner_psf(columns["psf"])
+    moving = image - static_sky(image, weight, columns["band"], psf)
+    ratio = _by_band(columns["band"], flux_ratio)
     information = (ratio**2 * weight.max(axis=(2, 3)) * np.sum(psf**2, axis=(2, 3))).astype(float)
     fraction = _time_fraction(columns["mjd"], columns["valid"], information)
-    shift = np.rint(OVERSAMPLING * displacement[:, np.newaxis] * fraction[:, np.newaxis, :, np.newaxis])
     features = np.zeros((len(image), len(FEATURES), len(displacement), *image.shape[2:]), dtype=np.float32)
-    _fill(
-        image * weight,
-        moving * weight,
-        weight,
-        psf,
+    fill(
+        _times_last(image * weight),
+        _times_last(moving * weight),
+        _times_last(weight),
+        _times_last(psf),
         ratio,
-        fraction.astype(np.float32),
-        shift.astype(np.int64),
-        np.hypot(displacement[:, 0], displacement[:, 1]).astype(np.float32),
+        fraction,
+        information * columns["valid"],
+        displacement,
         _moving_fraction(columns, information, fraction, displacement),
         features,
     )
     return features
+
+
+def strongest(features: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the trajectories that matter to what is said of a sequence.
+
+    Parameters
+    ----------
+    features
+        Features of trajectories, as `trajectory_features` returns them.
+    number
+        Number of trajectories to keep: half of them those with the largest
+        S/N, the others those with the largest S/N without the static sky.
+
+    Returns
+    -------
+    features : `numpy.ndarray`
+        Their features, ``(n, n_kept, n_features)``.
+    n_seen : `numpy.ndarray`
+        Number of trajectories with any information, float32 ``(n,)``.
+    """
+    flat = features.reshape(*features.shape[:2], -1)
+    seen = flat[:, FEATURES.index("coverage")] > 0
+    number = min(number, flat.shape[2])
+    kept = np.empty((len(flat), 0), dtype=np.intp)
+    for name, n_kept in (("snr", number - number // 2), ("moving_snr", number)):
+        value = np.where(seen, flat[:, FEATURES.index(name)], np.finfo(np.float32).min)
+        np.put_along_axis(value, kept, np.inf, axis=1)
+        kept = np.argpartition(value, -n_kept, axis=1)[:, -n_kept:]
+    chosen = np.take_along_axis(flat, kept[:, np.newaxis], axis=2).transpose(0, 2, 1)
+    return np.ascontiguousarray(chosen), seen.sum(axis=1).astype(np.float32)
+
+
+def _times_last(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(array, 1, -1))
 
 
 def _inner_psf(psf: np.ndarray) -> np.ndarray:
@@ -170,22 +187,6 @@ def _weighted_images(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.
         np.where(usable, image, 0.0).astype(np.float32, copy=False),
         np.where(usable, weight, 0.0).astype(np.float32, copy=False),
     )
-
-
-def _static_sky(image: np.ndarray, weight: np.ndarray, band: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of all images of an image's band."""
-    static = np.zeros_like(image)
-    for index in range(len(BANDS)):
-        is_band = band == index
-        if not np.any(is_band):
-            continue
-        weight_of_band = weight * is_band[:, :, np.newaxis, np.newaxis]
-        total = weight_of_band.sum(axis=1)
-        mean = np.divide(
-            (image * weight_of_band).sum(axis=1), total, out=np.zeros_like(total), where=total > 0
-        )
-        static += is_band[:, :, np.newaxis, np.newaxis] * mean[:, np.newaxis]
-    return static
 
 
 def _by_band(band: np.ndarray, flux_ratio: Mapping[str, float]) -> np.ndarray:
@@ -241,154 +242,3 @@ def _moving_fraction(
         overlap, total[:, np.newaxis], out=np.ones_like(overlap), where=total[:, np.newaxis] > 0
     )
     return left[:, inverse].astype(np.float32)
-
-
-@jit
-def _fill(weighted, moving, weight, psf, ratio, fraction, shift, length, left, features):  # type: ignore[no-untyped-def]
-    """Write the features of all sequences."""
-    n_times, height, width = weight.shape[1:]
-    coarse = np.empty((3, height + 2 * MARGIN, width + 2 * MARGIN), np.float32)
-    maps = np.empty((n_times, N_MAPS, OVERSAMPLING * height, OVERSAMPLING * width), np.float32)
-    sums = np.empty((N_SUMS, OVERSAMPLING * height, OVERSAMPLING * width), np.float32)
-    static = np.zeros(sums.shape[1:], np.float32)
-    for row in range(len(weight)):
-        for time in range(n_times):
-            _correlate(weighted[row, time], moving[row, time], weight[row, time], psf[row, time], coarse)
-            _refine(coarse, ratio[row, time], maps[time])
-        most, spread, n_images = _totals(maps, fraction[row])
-        if most <= 0:
-            continue
-        for motion in range(shift.shape[1]):
-            _sum(maps, fraction[row], shift[row, motion], sums)
-            if motion == 0:
-                _keep_snr(sums, static)
-            _reduce(
-                sums,
-                static,
-                most,
-                spread,
-                n_images,
-                length[motion],
-                left[row, motion],
-                features[row, :, motion],
-            )
-
-
-@jit
-def _correlate(weighted, moving, weight, psf, maps):  # type: ignore[no-untyped-def]
-    """Write psi, psi without the static sky, and phi at whole pixels."""
-    height, width = weight.shape
-    half = len(psf) // 2
-    maps[:] = np.float32(0.0)
-    for j in range(len(psf)):
-        for i in range(len(psf)):
-            value = psf[j, i]
-            square = value * value
-            # The source is at (x, y), and this part of its PSF at (x + i -
-            # half, y + j - half).
-            first, last = max(-MARGIN, half - i), min(width + MARGIN, width + half - i)
-            for y in range(max(-MARGIN, half - j), min(height + MARGIN, height + half - j)):
-                source = y + j - half
-                for x in range(first, last):
-                    at = x + i - half
-                    maps[0, y + MARGIN, x + MARGIN] += value * weighted[source, at]
-                    maps[1, y + MARGIN, x + MARGIN] += value * moving[source, at]
-                    maps[2, y + MARGIN, x + MARGIN] += square * weight[source, at]
-
-
-@jit
-def _refine(coarse, ratio, maps):  # type: ignore[no-untyped-def]
-    """Interpolate maps of an image, and write what is made of them."""
-    clip = np.float32(CLIP)
-    n_y, n_x = maps.shape[1:]
-    # Position i is at pixel i / 2 - 1/4.
-    for y in range(n_y):
-        wy, y0 = HALF_STEP[1 - y % 2], (y - 1) // 2 + MARGIN - 1
-        for x in range(n_x):
-            wx, x0 = HALF_STEP[1 - x % 2], (x - 1) // 2 + MARGIN - 1
-            psi, moving, phi = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-            for j in range(4):
-                for i in range(4):
-                    value = wy[j] * wx[i]
-                    psi += value * coarse[0, y0 + j, x0 + i]
-                    moving += value * coarse[1, y0 + j, x0 + i]
-                    phi += value * coarse[2, y0 + j, x0 + i]
-            phi *= ratio * ratio
-            if phi > 0:
-                root = np.sqrt(phi)
-                snr = ratio * moving / root
-                maps[0, y, x], maps[1, y, x], maps[2, y, x] = ratio * psi, ratio * moving, phi
-                maps[3, y, x], maps[4, y, x] = min(max(snr, -clip), clip) * root, snr * snr
-            else:
-                maps[:, y, x] = np.float32(0.0)
-
-
-@jit
-def _totals(maps, fraction):  # type: ignore[no-untyped-def]
-    """Return the most information that a trajectory can have, its spread in
-    time, and the number of images with any.
-    """
-    most, spread, n_images = np.float32(0.0), np.float32(0.0), np.float32(0.0)
-    for time in range(len(maps)):
-        largest = maps[time, 2].max()
-        most += largest
-        spread += largest * fraction[time] * fraction[time]
-        n_images += np.float32(largest > 0)
-    return most, spread, n_images
-
-
-@jit
-def _sum(maps, fraction, shift, sums):  # type: ignore[no-untyped-def]
-    """Write the sums of maps that are shifted by whole steps."""
-    n_y, n_x = sums.shape[1:]
-    sums[:] = np.float32(0.0)
-    for time in range(len(maps)):
-        dx, dy = shift[time]
-        first, last = max(0, -dx), min(n_x, n_x - dx)
-        for y in range(max(0, -dy), min(n_y, n_y - dy)):
-            for k in range(N_MAPS):
-                for x in range(first, last):
-                    sums[k, y, x] += maps[time, k, y + dy, x + dx]
-            for x in range(first, last):
-                sums[N_MAPS, y, x] += fraction[time] * maps[time, 1, y + dy, x + dx]
-                # Squares will do: a hole is as suspicious as a peak.
-                sums[N_MAPS + 1, y, x] = max(sums[N_MAPS + 1, y, x], maps[time, 4, y + dy, x + dx])
-
-
-@jit
-def _keep_snr(sums, snr):  # type: ignore[no-untyped-def]
-    for y in range(snr.shape[0]):
-        for x in range(snr.shape[1]):
-            snr[y, x] = sums[0, y, x] / np.sqrt(sums[2, y, x]) if sums[2, y, x] > 0 else np.float32(0.0)
-
-
-@jit
-def _reduce(sums, static, most, spread, n_images, length, left, features):  # type: ignore[no-untyped-def]
-    """Write the features of the best start position in each pixel."""
-    for row in range(features.shape[1]):
-        for column in range(features.shape[2]):
-            best, best_y, best_x = -np.inf, -1, -1
-            for y in range(OVERSAMPLING * row, OVERSAMPLING * (row + 1)):
-                for x in range(OVERSAMPLING * column, OVERSAMPLING * (column + 1)):
-                    phi = sums[2, y, x]
-                    if phi >= MIN_COVERAGE * most:
-                        value = (sums[0, y, x] + sums[1, y, x]) / np.sqrt(phi)
-                        if value > best:
-                            best, best_y, best_x = value, y, x
-            if best_y >= 0:
-                coverage = sums[2, best_y, best_x] / most
-                scale = np.float32(1.0) / np.sqrt(sums[2, best_y, best_x])
-                # Where hardly anything is left, nothing is said.
-                moving_scale = scale / np.sqrt(left) if left > np.float32(0.02) else np.float32(0.0)
-                freedom = max(coverage * n_images - np.float32(1.0), np.float32(1.0))
-                excess = sums[4, best_y, best_x] - (sums[1, best_y, best_x] * scale) ** 2 - freedom
-                out = features[:, row, column]
-                out[0] = sums[0, best_y, best_x] * scale
-                out[1] = sums[1, best_y, best_x] * moving_scale
-                out[2] = sums[3, best_y, best_x] * moving_scale
-                out[3] = excess / np.sqrt(np.float32(2.0) * freedom)
-                out[4] = sums[5, best_y, best_x] / np.sqrt(max(coverage * spread, np.float32(1e-30)))
-                out[5] = static[best_y, best_x]
-                out[6] = np.sqrt(sums[6, best_y, best_x])
-                out[7] = coverage
-                out[8] = length

@@ -40,8 +40,10 @@ class TrajectoryNetwork(nn.Module):
     For white noise and an object on one of N trajectories with S/N a between
     the limits, the logit of the best possible test is that of the mean
     likelihood ratio, ``log(mean(exp(a s - a^2 / 2)))`` over a and the
-    trajectories with S/N s (Neyman & Pearson). The network begins there, and
-    learns what to add to the evidence of a trajectory.
+    trajectories with S/N s (Neyman & Pearson). The network begins there; it
+    learns where to believe the S/N without the static sky instead, and what to
+    add to both and to the evidence. Trajectories that it is not fed count as
+    ones with a likelihood ratio of 0.
     """
 
     snr: Tensor
@@ -57,7 +59,7 @@ class TrajectoryNetwork(nn.Module):
         for n_in, n_out in zip(units[:-1], units[1:], strict=True):
             layers += [nn.Linear(n_in, n_out), nn.GELU()]
         self.layers = nn.Sequential(*layers)
-        self.correction = nn.Linear(units[-1], 2)
+        self.correction = nn.Linear(units[-1], 3)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
         self.offset = nn.Parameter(torch.zeros(()))
@@ -70,28 +72,29 @@ class TrajectoryNetwork(nn.Module):
         Parameters
         ----------
         inputs
-            ``features``, ``(n, n_features, n_motions, height, width)``.
+            ``features``, ``(n, n_trajectories, n_features)``, and ``n_seen``,
+            the number of all trajectories of a sequence, ``(n,)``.
 
         Returns
         -------
         logits : `torch.Tensor`
             Logits, ``(n,)``.
         """
-        features = inputs["features"].flatten(2).transpose(1, 2)
+        features, n_seen = inputs["features"], inputs["n_seen"]
         seen = features[..., FEATURES.index("coverage")] > 0
         evidence = self._evidence(features).masked_fill(~seen, -math.inf)
-        n_seen = seen.sum(dim=1)
         evidence = torch.where(n_seen[:, None] > 0, evidence, 0.0)
         total = torch.logsumexp(evidence, dim=1) - torch.log(n_seen.clamp(min=1))
         return torch.where(n_seen > 0, total + self.offset, NOTHING)
 
     def _evidence(self, features: Tensor) -> Tensor:
         """Return the logarithm of the likelihood ratio of each trajectory."""
-        snr = features[..., FEATURES.index("snr")]
+        snr, moving = (features[..., FEATURES.index(name)] for name in ("snr", "moving_snr"))
         compressed = SOFTENING * torch.asinh(features * self.scale / SOFTENING)
-        change, added = self.correction(self.layers(compressed)).unbind(dim=-1)
-        snr = (snr.clamp(-SNR_LIMIT, SNR_LIMIT) + change)[..., None]
-        ratio = torch.logsumexp(self.snr * snr - self.snr**2 / 2, dim=-1) - math.log(len(self.snr))
+        change, added, doubt = self.correction(self.layers(compressed)).unbind(dim=-1)
+        snr, moving = (value.clamp(-SNR_LIMIT, SNR_LIMIT) for value in (snr, moving))
+        believed = (snr + torch.tanh(doubt) * (moving - snr) + change)[..., None]
+        ratio = torch.logsumexp(self.snr * believed - self.snr**2 / 2, dim=-1) - math.log(len(self.snr))
         return ratio + added
 
 
@@ -105,5 +108,7 @@ _SCALES = {
     "largest": 1.0,
     "coverage": 3.0,
     "displacement": 0.4,
+    "brightest": 1.0,
+    "unrest": 10.0,
 }
 """Factors that bring the features to about the same size."""
