@@ -28,7 +28,7 @@ def moving_sequences(
     The positions are uniform in a box of half a degree, thousands of trixels.
     """
     rng = np.random.default_rng(seed)
-    sequences = _scattered_sequences(rng, n, patch, n_times, size)
+    sequences = scattered_sequences(rng, n, patch, n_times, size)
     injection = Injection.full(n, T=n_times)
     injection.injected = np.arange(n) % 2 == 1
     injection.object_id = np.where(injection.injected, [f"object-{row}" for row in range(n)], "")
@@ -52,12 +52,13 @@ def injected_sequences(
     population.rate_min, population.rate_max = 0.0, 3 * 0.2 / ((n_times - 1) * 41.0 / 3600)
     population.window_size, population.edge_margin, population.min_times_inside = 1.8, 0.2, n_times
     population.snr_min, population.snr_max = snr
-    return InjectTnosTask(config=config).run(_scattered_sequences(rng, n, patch, n_times, 9)).injected
+    return InjectTnosTask(config=config).run(scattered_sequences(rng, n, patch, n_times, 9)).injected
 
 
-def _scattered_sequences(
+def scattered_sequences(
     rng: np.random.Generator, n: int, patch: int, n_times: int, size: int
 ) -> ImageSequences:
+    """Return sequences of white noise at positions of all splits."""
     sequences = white_sequences(rng, n, n_times=n_times, size=size)
     sequences.tract[:], sequences.patch[:] = 1, patch
     sequences.ra += rng.uniform(-0.25, 0.25, n)
@@ -111,4 +112,21 @@ def untrained_classifier(seed: int = 0, n_times: int = 8, size: int = 9) -> Clas
             if name.endswith("running_mean"):
                 tensor.normal_(0, 0.1)
     description = describe_classifier("conv3d", architecture, shape, 0.2, training={}, metrics={})
+    return Classifier(architecture, network, description)
+
+
+def random_classifier(name: str, *, n_times: int = 8, size: int = 9) -> Classifier:
+    """Return a classifier of any architecture, of its default size, with
+    random weights.
+    """
+    architecture = architectures[name](architectures[name].ConfigClass())
+    shape = (n_times, size, size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        network = architecture.build(shape).eval()
+        for parameter in network.parameters():
+            # Layers that begin at zero would hide what comes before them.
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
+    description = describe_classifier(name, architecture, shape, 0.2, training={}, metrics={})
     return Classifier(architecture, network, description)

@@ -114,7 +114,7 @@ def test_other_pixel_scale_is_refused(classifier: Classifier, factor: float) -> 
 def test_weights_that_are_not_numbers_are_refused() -> None:
     broken = untrained_classifier()
     broken.network.state_dict()["head.5.bias"].fill_(np.nan)
-    with pytest.raises(ClassifierError, match="gives NaN for 2 sequences"):
+    with pytest.raises(ClassifierError, match="gives no finite logit for 2 sequences"):
         broken.compute_logits(columns_of(moving_sequences(1, 2)))
 
 

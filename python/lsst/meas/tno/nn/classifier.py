@@ -29,8 +29,6 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from lsst.pex.config import FieldValidationError
-
 from .architectures import Architecture, Shape, architectures
 from .compute import compute_logits, resolve_device
 from .inputs import PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
@@ -141,7 +139,7 @@ class Classifier:
         ShapeMismatchError
             Raised if the classifier was not made for such sequences.
         ClassifierError
-            Raised if the network gives something that is not a number.
+            Raised if the network gives something that is not a finite number.
         """
         shape = columns["image"].shape[1:]
         if shape != self.shape:
@@ -154,10 +152,10 @@ class Classifier:
         batches = self._encode(columns, usable, batch_size)
         logits = np.full(len(columns["image"]), -np.inf, dtype=np.float32)
         logits[usable] = compute_logits(self.network.to(torch_device), batches, torch_device)
-        if np.any(np.isnan(logits)):
+        if n_bad := np.count_nonzero(~np.isfinite(logits[usable])):
             raise ClassifierError(
-                f"The classifier gives NaN for {np.count_nonzero(np.isnan(logits))} sequences. Its weights "
-                "are unusable: train it again."
+                f"The classifier gives no finite logit for {n_bad} sequences. Its weights are unusable: "
+                "train it again."
             )
         return logits
 
@@ -253,7 +251,10 @@ def classifier_from_table(table: pa.Table) -> Classifier:
     _check_pixel_scale(description)
     architecture, shape = _read_architecture(description)
     network = architecture.build(shape)
-    found = {row["name"]: row for row in table.to_pylist()}
+    rows = table.to_pylist()
+    found = {row["name"]: row for row in rows}
+    if len(found) != len(rows):
+        raise ClassifierError("The classifier has several tensors of one name.")
     expected = network.state_dict()
     if missing := [name for name in expected if name not in found]:
         raise ClassifierError(f"The classifier is truncated: the tensors {missing} are missing.")
@@ -282,16 +283,19 @@ def read_description(table: pa.Table) -> dict[str, Any]:
         Raised if the table holds no classifier, or one of another version.
     """
     content = (table.schema.metadata or {}).get(METADATA_KEY)
-    if content is None or table.schema.names != SCHEMA.names:
+    if content is None or not table.schema.equals(SCHEMA):
+        columns = [f"{field.name} ({field.type})" for field in table.schema]
         raise ClassifierError(
-            f"The table holds no classifier of meas_tno: it has the columns {table.schema.names}, and "
+            f"The table holds no classifier of meas_tno: it has the columns {columns}, and "
             f"{'no' if content is None else 'a'} description."
         )
+    if any(column.null_count for column in table.columns):
+        raise ClassifierError("The classifier is truncated: its table has nulls.")
     try:
         description = json.loads(content)
     except ValueError as error:
         raise ClassifierError(f"The description of the classifier is not JSON: {error}.") from error
-    version = description.get("format_version")
+    version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise ClassifierError(
             f"The classifier has format version {version}, this version of meas_tno reads {FORMAT_VERSION}. "
@@ -322,7 +326,12 @@ def _read_architecture(description: Mapping[str, Any]) -> tuple[Architecture, Sh
         n_times, height, width = (description["input_shape"][key] for key in SIZES)
     except (KeyError, TypeError) as error:
         raise ClassifierError(f"The description of the classifier lacks {error}.") from error
-    if name not in architectures:
+    if not all(type(size) is int and size > 0 for size in (n_times, height, width)):
+        raise ClassifierError(
+            f"The description of the classifier has the input shape {description['input_shape']}, which is "
+            "no number of images and pixels."
+        )
+    if name not in list(architectures):
         raise ClassifierError(
             f"The classifier has the architecture {name!r}, which is not among {sorted(architectures)}. "
             "Import the module that defines it."
@@ -330,7 +339,8 @@ def _read_architecture(description: Mapping[str, Any]) -> tuple[Architecture, Sh
     config = architectures[name].ConfigClass()
     try:
         config.update(**fields)
-    except (KeyError, FieldValidationError) as error:
+        config.validate()
+    except (KeyError, TypeError, ValueError) as error:
         raise ClassifierError(
             f"The description of the classifier does not fit the architecture {name!r}: {error}"
         ) from error
@@ -350,4 +360,6 @@ def _read_tensor(row: Mapping[str, Any], shape: tuple[int, ...]) -> torch.Tensor
             f"The classifier is truncated: tensor {name!r} has {len(row['data'])} bytes, not {n_bytes}."
         )
     array = np.frombuffer(row["data"], dtype=dtype).astype(dtype.newbyteorder("="))
+    if not np.all(np.isfinite(array)):
+        raise ClassifierError(f"Tensor {name!r} has values that are not finite numbers. Train it again.")
     return torch.from_numpy(array.reshape(shape))
