@@ -19,6 +19,7 @@ from builders import VisitBuilder, real_file
 
 from lsst.images import Box
 from lsst.meas.tno import BANDS, MaskBit
+from lsst.meas.tno._pixels import make_mask
 from lsst.meas.tno.cutouts import read_cutouts
 from lsst.meas.tno.visits import VisitError, open_visit
 
@@ -171,8 +172,11 @@ def handle():
 
 
 def _read_all(handle, bad_planes=BAD_PLANES):
+    """Return the pixels, and their mask in our bits."""
     with open_visit(handle) as visit:
-        return visit.read_pixels(visit.read_metadata().bbox, bad_planes)
+        pixels = visit.read_pixels(visit.read_metadata().bbox)
+    mask = make_mask(pixels.image, pixels.variance, pixels.planes, pixels.bits, bad_planes)
+    return SimpleNamespace(image=pixels.image, variance=pixels.variance, mask=mask)
 
 
 @pytest.mark.parametrize("name", REAL)

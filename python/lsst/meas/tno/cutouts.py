@@ -8,20 +8,17 @@ __all__ = ("Cutouts", "cutout_origins", "normalize_psf", "read_cutouts", "read_p
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 
 from lsst.images import Box
 
+from ._pixels import MaskBits, Pixels, make_mask
+from ._read_plan import plan_reads
 from ._sequences import MaskBit
-from .visits import Block, OpenVisit, VisitMetadata
-
-SPAN_GAP = 64
-"""Rows between two cutouts that are read rather than skipped, because opening
-another span costs as much as decompressing them.
-"""
+from .visits import OpenVisit, VisitMetadata
 
 PSF_SPACING = 256
 """Largest distance between the points at which a PSF model is evaluated,
@@ -124,12 +121,20 @@ def read_cutouts(
         Cutouts, with what is off the image NO_DATA.
     """
     cutouts = Cutouts.full(len(x), size, psf_size)
-    x0, y0 = cutout_origins(x, size), cutout_origins(y, size)
     cutouts.psf[:] = read_psfs(visit, metadata.bbox, x, y, psf_size)
-    for bbox, indices in _row_spans(y0, size, metadata.bbox):
-        block = visit.read_pixels(bbox, bad_planes)
+    x0, y0 = cutout_origins(x, size), cutout_origins(y, size)
+    planes = np.zeros((*cutouts.image.shape, 1), dtype=np.uint8)
+    bits: MaskBits = {}
+    for bbox, indices in plan_reads(x0, y0, size, metadata.bbox, visit.read_costs):
+        pixels = visit.read_pixels(bbox)
+        if not bits:
+            bits = pixels.bits
+            planes = np.zeros((*cutouts.image.shape, pixels.planes.shape[-1]), dtype=pixels.planes.dtype)
         for index in indices:
-            _cut(block, cutouts, index, x0[index], y0[index])
+            _cut(pixels, cutouts, planes, index, int(x0[index]), int(y0[index]))
+    cutouts.mask[:] = make_mask(cutouts.image, cutouts.variance, planes, bits, bad_planes)
+    no_data = (cutouts.mask & MaskBit.NO_DATA) != 0
+    cutouts.image[no_data] = cutouts.variance[no_data] = np.nan
     return cutouts
 
 
@@ -212,30 +217,14 @@ def _cells(position: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.
     return nodes, cell, within - cell
 
 
-def _row_spans(y0: np.ndarray, size: int, bbox: Box) -> Iterator[tuple[Box, np.ndarray]]:
-    """Iterate over boxes of whole rows, and the cutouts that lie in each.
-
-    Rows are read once, in a few boxes: a compressed tile is a row.
-    """
-    order = np.argsort(y0, kind="stable")
-    breaks = np.flatnonzero(np.diff(y0[order]) > size + SPAN_GAP) + 1
-    for indices in np.split(order, breaks):
-        start = max(int(y0[indices[0]]), bbox.y.start)
-        stop = min(int(y0[indices[-1]]) + size, bbox.y.stop)
-        if start < stop:
-            yield Box.factory[start:stop, bbox.x.start : bbox.x.stop], indices
-
-
-def _cut(block: Block, cutouts: Cutouts, index: int, x0: int, y0: int) -> None:
-    """Copy what a block has of a cutout."""
+def _cut(pixels: Pixels, cutouts: Cutouts, planes: np.ndarray, index: int, x0: int, y0: int) -> None:
+    """Copy what is read of a cutout."""
     size = cutouts.image.shape[1]
-    to_y, from_y = _overlap(int(y0), size, block.bbox.y.start, block.bbox.y.stop)
-    to_x, from_x = _overlap(int(x0), size, block.bbox.x.start, block.bbox.x.stop)
-    mask = block.mask[from_y, from_x]
-    no_data = (mask & MaskBit.NO_DATA) != 0
-    cutouts.mask[index, to_y, to_x] = mask
-    cutouts.image[index, to_y, to_x] = np.where(no_data, np.nan, block.image[from_y, from_x])
-    cutouts.variance[index, to_y, to_x] = np.where(no_data, np.nan, block.variance[from_y, from_x])
+    to_y, from_y = _overlap(y0, size, pixels.bbox.y.start, pixels.bbox.y.stop)
+    to_x, from_x = _overlap(x0, size, pixels.bbox.x.start, pixels.bbox.x.stop)
+    cutouts.image[index, to_y, to_x] = pixels.image[from_y, from_x]
+    cutouts.variance[index, to_y, to_x] = pixels.variance[from_y, from_x]
+    planes[index, to_y, to_x] = pixels.planes[from_y, from_x]
 
 
 def _overlap(origin: int, size: int, start: int, stop: int) -> tuple[slice, slice]:

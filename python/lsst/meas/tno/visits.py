@@ -9,11 +9,19 @@ in degrees.
 
 from __future__ import annotations
 
-__all__ = ("Block", "OpenVisit", "PixelToSky", "VisitError", "VisitHandle", "VisitMetadata", "open_visit")
+__all__ = (
+    "OpenVisit",
+    "PixelToSky",
+    "VisitError",
+    "VisitHandle",
+    "VisitMetadata",
+    "open_visit",
+)
 
 import dataclasses
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
@@ -23,170 +31,30 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 
 from lsst.daf.butler import DataCoordinate, DeferredDatasetHandle
-from lsst.images import (
-    Box,
-    MaskedImage,
-    VisitImage,
-    get_legacy_difference_image_mask_planes,
-)
-from lsst.images.serialization import open_archive
+from lsst.images import Box, Image, Mask, MaskedImage, get_legacy_difference_image_mask_planes
 from lsst.pipe.base import InMemoryDatasetHandle
+from lsst.resources import ResourcePath
 
-from ._sequences import BANDS, MaskBit
-from .geometry import gnomonic
+from ._archives import open_image, read_tile_shape
+from ._pixels import Pixels
+from ._read_plan import ReadCosts
+from ._sequences import BANDS
+from ._visit_metadata import PixelToSky, VisitMetadata
 
 type VisitHandle = DeferredDatasetHandle | InMemoryDatasetHandle
 type DataId = Mapping[str, Any] | DataCoordinate
+
+type ImagePlanes = tuple[Image, Mask, Image]
+"""Image, mask and variance."""
 
 READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
 """What the readers of damaged files raise. Not `ImportError` and
 `MemoryError`, which are no fault of the file.
 """
 
-MAX_WCS_CLOSURE = 0.1
-"""Largest distance between a position and that of its pixel, arcsec."""
-
 
 class VisitError(RuntimeError):
     """A visit image cannot be used; the message says which and why."""
-
-
-class PixelToSky(ABC):
-    """Map between the pixels of a detector and the sky."""
-
-    @abstractmethod
-    def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixel positions of sky positions.
-
-        Parameters
-        ----------
-        ra, dec
-            Sky positions, deg.
-        """
-
-    @abstractmethod
-    def pixel_to_sky(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the sky positions, deg, of pixel positions.
-
-        Parameters
-        ----------
-        x, y
-            Pixel positions.
-        """
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VisitMetadata:
-    """What there is to know of a visit image without reading its pixels."""
-
-    visit: int
-    """Visit ID (`int`)."""
-
-    detector: int
-    """Detector ID (`int`)."""
-
-    band: int
-    """Index of the band in `BANDS` (`int`)."""
-
-    mjd: float
-    """TAI MJD of mid-exposure (`float`)."""
-
-    exposure_time: float
-    """Exposure time, s (`float`)."""
-
-    bbox: Box
-    """Box of the pixels (`lsst.images.Box`)."""
-
-    pixel_map: PixelToSky
-    """Map between pixels and the sky (`PixelToSky`)."""
-
-    def sky_to_pixel(self, ra: np.ndarray, dec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the pixel positions of sky positions.
-
-        Parameters
-        ----------
-        ra, dec
-            Sky positions, deg.
-
-        Returns
-        -------
-        x, y : `numpy.ndarray`
-            Pixel positions; NaN so far off the image that the WCS folds them
-            back on it.
-        """
-        x, y = self.pixel_map.sky_to_pixel(ra, dec)
-        back_ra, back_dec = self.pixel_map.pixel_to_sky(x, y)
-        xi, eta = gnomonic(back_ra, back_dec, ra, dec)
-        folded = ~(np.hypot(xi, eta) < MAX_WCS_CLOSURE)
-        return np.where(folded, np.nan, x), np.where(folded, np.nan, y)
-
-    def contains(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Tell which pixel positions are on the image.
-
-        Parameters
-        ----------
-        x, y
-            Pixel positions.
-        """
-        inside_x = (x >= self.bbox.x.start - 0.5) & (x < self.bbox.x.stop - 0.5)
-        return inside_x & (y >= self.bbox.y.start - 0.5) & (y < self.bbox.y.stop - 0.5)
-
-    def coverage(self, x0: np.ndarray, y0: np.ndarray, size: int) -> np.ndarray:
-        """Return the fraction of each cutout that is on the image.
-
-        Parameters
-        ----------
-        x0, y0
-            Origins of the cutouts, ``(n,)``, pixels.
-        size
-            Width and height of the cutouts, pixels.
-        """
-        width = np.minimum(x0 + size, self.bbox.x.stop) - np.maximum(x0, self.bbox.x.start)
-        height = np.minimum(y0 + size, self.bbox.y.stop) - np.maximum(y0, self.bbox.y.start)
-        return np.clip(width, 0, None) * np.clip(height, 0, None) / size**2
-
-    def pixel_to_sky(
-        self, x0: np.ndarray, y0: np.ndarray, size: int, centre_ra: np.ndarray, centre_dec: np.ndarray
-    ) -> np.ndarray:
-        """Fit the affine maps from cutout pixels to the tangent plane.
-
-        Parameters
-        ----------
-        x0, y0
-            Origins of the cutouts, ``(n,)``, pixels.
-        size
-            Width and height of the cutouts, pixels.
-        centre_ra, centre_dec
-            Tangent points, ``(n,)``, deg.
-
-        Returns
-        -------
-        affine : `numpy.ndarray`
-            Maps from cutout pixel (x, y, 1) to arcsec, ``(n, 2, 3)``, fitted
-            by least squares to nine points that span the cutout.
-        """
-        grid_y, grid_x = (axis.ravel() for axis in np.mgrid[0 : size - 1 : 3j, 0 : size - 1 : 3j])
-        ra, dec = self.pixel_map.pixel_to_sky(x0[:, None] + grid_x, y0[:, None] + grid_y)
-        plane = np.stack(gnomonic(ra, dec, centre_ra[:, None], centre_dec[:, None]), axis=1)
-        design = np.stack([grid_x, grid_y, np.ones_like(grid_x)], axis=1)
-        return plane @ np.linalg.pinv(design).T
-
-
-@dataclasses.dataclass
-class Block:
-    """Pixels of a box of a visit image."""
-
-    bbox: Box
-    """Box of the pixels (`lsst.images.Box`)."""
-
-    image: np.ndarray
-    """Flux per pixel, nJy, ``(height, width)`` (`numpy.ndarray`)."""
-
-    variance: np.ndarray
-    """Variance of image, nJy^2 (`numpy.ndarray`)."""
-
-    mask: np.ndarray
-    """Bits of `MaskBit`, uint8 (`numpy.ndarray`)."""
 
 
 class OpenVisit(ABC):
@@ -201,6 +69,11 @@ class OpenVisit(ABC):
     def __init__(self, data_id: DataId) -> None:
         self._data_id = data_id
 
+    @property
+    def read_costs(self) -> ReadCosts:
+        """What it costs to read pixels (`ReadCosts`)."""
+        return ReadCosts()
+
     def read_metadata(self) -> VisitMetadata:
         """Read what there is to know without the pixels.
 
@@ -212,16 +85,13 @@ class OpenVisit(ABC):
         with _naming(self._data_id):
             return self._read_metadata()
 
-    def read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+    def read_pixels(self, bbox: Box) -> Pixels:
         """Read the pixels of a box that lies inside the image.
 
         Parameters
         ----------
         bbox
             Box to read.
-        bad_planes
-            Mask planes, by their names in `lsst.images`, that make a pixel
-            BAD.
 
         Raises
         ------
@@ -229,7 +99,7 @@ class OpenVisit(ABC):
             Raised if the file is damaged or lacks a part.
         """
         with _naming(self._data_id):
-            return self._read_pixels(bbox, bad_planes)
+            return self._read_pixels(bbox)
 
     def psf_kernel(self, x: float, y: float) -> np.ndarray:
         """Return the image of the PSF, centred on its centre pixel.
@@ -254,25 +124,27 @@ class OpenVisit(ABC):
     def _read_metadata(self) -> VisitMetadata: ...
 
     @abstractmethod
-    def _read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block: ...
+    def _read_pixels(self, bbox: Box) -> Pixels: ...
 
     @abstractmethod
     def _psf_kernel(self, x: float, y: float) -> np.ndarray: ...
 
 
 @contextmanager
-def open_visit(handle: VisitHandle) -> Iterator[OpenVisit]:
+def open_visit(handle: VisitHandle, *, metadata_only: bool = False) -> Iterator[OpenVisit]:
     """Open a visit image.
 
     Parameters
     ----------
     handle
         Handle of the visit image.
+    metadata_only
+        Whether no pixels will be read.
 
-    Returns
-    -------
-    manager : `contextlib.AbstractContextManager` [`OpenVisit`]
-        Context manager; the visit can be read inside of it.
+    Yields
+    ------
+    visit : `OpenVisit`
+        Visit, which can be read until it is closed.
 
     Raises
     ------
@@ -283,17 +155,16 @@ def open_visit(handle: VisitHandle) -> Iterator[OpenVisit]:
     with ExitStack() as stack:
         visit: OpenVisit
         if isinstance(handle, InMemoryDatasetHandle):
-            visit_image = handle.get()
-            visit = _ImagesVisit(data_id, lambda name: getattr(visit_image, name), visit_image.__getitem__)
+            image = handle.get()
+            component = functools.partial(getattr, image)
+            visit = _ImagesVisit(data_id, component, lambda bbox: _planes(image[bbox]))
         elif handle.ref.datasetType.storageClass_name.startswith("Exposure"):
             visit = _AfwVisit(handle)
         else:
             with _naming(data_id):
                 uri = handle.butler.getURI(handle.ref)
-                reader = stack.enter_context(open_archive(uri, cls=VisitImage, partial=True))
-            visit = _ImagesVisit(
-                data_id, reader.get_component, lambda bbox: reader.get_component("masked_image", bbox=bbox)
-            )
+                reader, uri = stack.enter_context(open_image(uri, metadata_only=metadata_only))
+            visit = _ArchivedVisit(data_id, reader, uri)
         yield visit
 
 
@@ -328,19 +199,20 @@ class _ImagesVisit(OpenVisit):
         Data ID of the image.
     component
         Function that returns a component by name.
-    subimage
-        Function that returns the pixels of a box, calibrated or not.
+    planes
+        Function that returns image, mask and variance of a box, calibrated or
+        not.
     """
 
     def __init__(
         self,
         data_id: DataId,
         component: Callable[[str], Any],
-        subimage: Callable[[Box], MaskedImage],
+        planes: Callable[[Box], ImagePlanes],
     ) -> None:
         super().__init__(data_id)
         self._component = component
-        self._subimage = subimage
+        self._planes = planes
 
     def _read_metadata(self) -> VisitMetadata:
         obs_info, projection = self._component("obs_info"), self._component("sky_projection")
@@ -359,12 +231,15 @@ class _ImagesVisit(OpenVisit):
             pixel_map=_ProjectionMap(projection),
         )
 
-    def _read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
-        pixels = self._subimage(bbox)
-        planes = ((name, pixels.mask.get(name)) for name in pixels.mask.schema.names)
-        scale = self._njy_per_unit(bbox, pixels.unit)
-        image, variance = pixels.image.array * scale, pixels.variance.array * scale**2
-        return _make_block(bbox, image, variance, planes, bad_planes)
+    def _read_pixels(self, bbox: Box) -> Pixels:
+        image, mask, variance = self._planes(bbox)
+        flux, flux_variance = image.array, variance.array
+        scale = self._njy_per_unit(bbox, image.unit)
+        if np.any(scale != 1):
+            flux, flux_variance = flux * scale, flux_variance * scale**2
+        places = ((name, mask.schema.bit(name)) for name in mask.schema.names)
+        bits = {name: (place.index, int(place.mask)) for name, place in places}
+        return Pixels(bbox, flux, flux_variance, mask.array, bits)
 
     def _njy_per_unit(self, bbox: Box, unit: u.UnitBase) -> np.ndarray | np.float32:
         """Return what the pixels of a box have to be multiplied by."""
@@ -384,6 +259,37 @@ class _ImagesVisit(OpenVisit):
         if psf is None:
             raise ValueError("it has no PSF")
         return psf
+
+
+class _ArchivedVisit(_ImagesVisit):
+    """A file of a `lsst.images.VisitImage`.
+
+    Parameters
+    ----------
+    data_id
+        Data ID of the image.
+    reader
+        Reader of the file.
+    uri
+        Where the file is.
+    """
+
+    def __init__(self, data_id: DataId, reader: Any, uri: ResourcePath) -> None:
+        # One by one: a masked image would come with its WCS each time.
+        planes = ("image", "mask", "variance")
+        super().__init__(
+            data_id,
+            reader.get_component,
+            lambda bbox: tuple(reader.get_component(name, bbox=bbox) for name in planes),
+        )
+        self._uri = uri
+
+    @property
+    def read_costs(self) -> ReadCosts:
+        # Docstring inherited.
+        with _naming(self._data_id):
+            tile_shape = read_tile_shape(self._uri)
+        return ReadCosts() if tile_shape is None else ReadCosts(tile_shape=tile_shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -427,7 +333,13 @@ class _AfwVisit(OpenVisit):
             pixel_map=_SkyWcsMap(self._component("wcs")),
         )
 
-    def _read_pixels(self, bbox: Box, bad_planes: Sequence[str]) -> Block:
+    @property
+    def read_costs(self) -> ReadCosts:
+        # Docstring inherited. Each call reads all that an exposure has beside
+        # its pixels, as long as a hundred rows take.
+        return ReadCosts(call=20_000.0)
+
+    def _read_pixels(self, bbox: Box) -> Pixels:
         from lsst.afw.image import PARENT
 
         exposure = self._handle.get(parameters={"bbox": bbox.to_legacy(), "origin": PARENT})
@@ -436,13 +348,14 @@ class _AfwVisit(OpenVisit):
             # The calibration's own error is common to all pixels: no noise.
             calibration = self._component("photoCalib")
             pixels = calibration.calibrateImage(pixels, includeScaleUncertainty=False)
-        mask = pixels.mask.array
-        legacy_planes = get_legacy_difference_image_mask_planes()
-        planes = (
-            (legacy_planes[name].name if name in legacy_planes else name, ((mask >> bit) & 1) != 0)
+        names = get_legacy_difference_image_mask_planes()
+        bits = {
+            names[name].name if name in names else name: (0, 1 << bit)
             for name, bit in pixels.mask.getMaskPlaneDict().items()
+        }
+        return Pixels(
+            bbox, pixels.image.array, pixels.variance.array, pixels.mask.array[..., np.newaxis], bits
         )
-        return _make_block(bbox, pixels.image.array, pixels.variance.array, planes, bad_planes)
 
     def _psf_kernel(self, x: float, y: float) -> np.ndarray:
         from lsst.geom import Point2D
@@ -460,24 +373,5 @@ class _AfwVisit(OpenVisit):
         return component
 
 
-def _make_block(
-    bbox: Box,
-    image: np.ndarray,
-    variance: np.ndarray,
-    planes: Iterable[tuple[str, np.ndarray]],
-    bad_planes: Sequence[str],
-) -> Block:
-    """Return a block with our mask bits; pixels without a value and a
-    variance are NO_DATA.
-    """
-    bits = dict.fromkeys(bad_planes, MaskBit.BAD) | {
-        "NO_DATA": MaskBit.NO_DATA,
-        "SATURATED": MaskBit.SATURATED,
-        "DETECTED": MaskBit.DETECTED,
-    }
-    mask = np.zeros(image.shape, dtype=np.uint8)
-    mask[~(np.isfinite(image) & (variance > 0))] = MaskBit.NO_DATA
-    for name, is_set in planes:
-        if name in bits:
-            mask[is_set] |= np.uint8(bits[name])
-    return Block(bbox, image, variance, mask)
+def _planes(pixels: MaskedImage) -> ImagePlanes:
+    return pixels.image, pixels.mask, pixels.variance

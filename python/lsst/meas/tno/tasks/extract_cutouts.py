@@ -327,7 +327,7 @@ class ExtractCutoutsTask(PipelineTask):
         visits, errors = [], []
         for handle in handles:
             try:
-                with open_visit(handle) as visit:
+                with open_visit(handle, metadata_only=True) as visit:
                     metadata = visit.read_metadata()
             except VisitError as error:
                 self.log.warning("Left out a visit image that cannot be used: %s", error)
