@@ -11,6 +11,7 @@ from astropy.table import Table
 from builders import CENTRE, VisitBuilder, region_about
 
 from lsst.meas.tno import BANDS, MaskBit
+from lsst.meas.tno.extraction import bytes_per_sequence
 from lsst.meas.tno.geometry import apply_affine, gnomonic, invert_affine
 from lsst.meas.tno.positions import htm_index, split_of_htm
 from lsst.meas.tno.tasks import ExtractCutoutsConfig, ExtractCutoutsTask
@@ -200,6 +201,60 @@ def test_a_table_too_large_fails_before_anything_is_read(config):
         _run(config, [None])
 
 
+def _table_size(config, n_sequences):
+    """Return a size in GB that this many sequences fit in."""
+    row_size = bytes_per_sequence(config.n_times, config.cutout_size, config.psf_size)
+    return (n_sequences + 0.5) * row_size / 1e9
+
+
+def test_a_table_of_too_many_sequences_is_refused(config, builder):
+    config.max_table_size = _table_size(config, 11)
+    with pytest.raises(ValueError, match="12 sequences has about .*max_table_size.*large_table"):
+        _run(config, builder.handles(N_VISITS))
+
+
+@pytest.mark.parametrize(
+    ("large_table", "n_left", "n_positions"), [("fewer_positions", 4, 2), ("fewer_images", 5, 5)]
+)
+def test_large_tables_are_made_smaller_as_configured(
+    config, builder, large_table, n_left, n_positions, caplog
+):
+    config.n_positions = 5
+    handles = builder.handles(N_VISITS)
+    _, complete = _run(config, handles)
+    config.large_table = large_table
+    config.max_table_size = _table_size(config, 5)
+    with caplog.at_level(logging.WARNING):
+        task, sequences = _run(config, handles)
+    sequences.validate()
+    assert len(complete) == 10
+    assert len(sequences) == n_left
+    assert len(np.unique(sequences.ra)) == n_positions
+    assert task.metadata["n_sequences_left_out"] == 10 - n_left
+    assert large_table in caplog.text
+    same = np.isin(complete.ra, sequences.ra)
+    if large_table == "fewer_positions":
+        assert complete.image[same].tobytes() == sequences.image.tobytes()
+    else:
+        assert np.isin(sequences.mjd[:, 0], complete.mjd[:, 0]).all()
+
+
+def test_fewer_images_need_one_run_at_each_position(config, builder):
+    config.large_table = "fewer_images"
+    config.max_table_size = _table_size(config, 5)
+    with pytest.raises(ValueError, match="6 sequences"):
+        _run(config, builder.handles(N_VISITS))
+
+
+def test_positions_of_a_fine_grid_are_left_out_if_configured(config, builder):
+    config.positions, config.grid_spacing = "grid", 1.0
+    config.large_table = "fewer_positions"
+    config.max_table_size = _table_size(config, 20)
+    task, sequences = _run(config, builder.handles(N_VISITS))
+    assert 10 <= len(sequences) <= 20
+    assert len(sequences) == 2 * task.metadata["n_positions"] or task.metadata["n_sequences_left_out"] > 0
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
@@ -215,6 +270,8 @@ def test_a_table_too_large_fails_before_anything_is_read(config):
         ({"time_begin": "yesterday"}, ("time_begin",)),
         ({"box": [0.0, 1.0, 5.0, -5.0]}, ("box",)),
         ({"grid_spacing": -1.0}, ("grid_spacing",)),
+        ({"max_table_size": 1e-6}, ("max_table_size", "n_times", "cutout_size")),
+        ({"large_table": "split"}, ("large_table",)),
     ],
 )
 def test_impossible_configurations_are_named(settings, names):

@@ -8,7 +8,14 @@ import pytest
 from builders import white_sequences
 
 from lsst.meas.tno import ImageSequences, MaskBit
-from lsst.meas.tno.extraction import bytes_per_sequence, drop_images, night_of, plan_sequences
+from lsst.meas.tno.extraction import (
+    SequencePlan,
+    bytes_per_sequence,
+    drop_images,
+    night_of,
+    plan_sequences,
+    spread,
+)
 
 
 def _plan(covers, mjd, **kwargs):
@@ -97,3 +104,60 @@ def test_every_image_is_used_at_most_once(windowing):
         used = used[used >= 0]
         assert np.all(np.diff(used) > 0)
         assert np.all(covers[position, used])
+
+
+def test_drop_images_needs_no_second_table():
+    sequences = white_sequences(np.random.default_rng(1), 9, n_times=5)
+    expected = sequences.image[[1, 2, 5, 8]].copy()
+    keep = np.ones((9, 5), dtype=bool)
+    keep[[0, 3, 4, 6, 7]] = False
+    result = drop_images(sequences, keep, 2)
+    assert result.sequence_id.tolist() == [1, 2, 5, 8]
+    np.testing.assert_array_equal(result.image, expected)
+    for column, array in result.items():
+        assert np.shares_memory(array, getattr(sequences, column.name)), column.name
+
+
+def test_spread():
+    assert spread(3, 9).tolist() == [1, 4, 7]
+    assert spread(4, 4).tolist() == [0, 1, 2, 3]
+    assert spread(0, 4).tolist() == []
+    chosen = spread(17, 1000)
+    assert len(chosen) == 17
+    assert np.ptp(np.diff(chosen)) <= 1
+    assert chosen[0] + chosen[-1] == pytest.approx(999, abs=1)
+
+
+@pytest.fixture
+def uneven_plan():
+    """Positions 0 to 9 with 1, 2, 3, ... runs each."""
+    position = np.repeat(np.arange(10), np.arange(1, 11))
+    return SequencePlan(position, np.arange(2 * len(position)).reshape(-1, 2))
+
+
+@pytest.mark.parametrize("n", [0, 1, 4, 10, 30, 54, 55, 99])
+def test_a_plan_with_fewer_positions_has_all_of_their_runs(uneven_plan, n):
+    plan = uneven_plan.with_fewer_positions(n)
+    assert len(plan) <= n
+    for position in np.unique(plan.position):
+        np.testing.assert_array_equal(
+            plan.visit[plan.position == position], uneven_plan.visit[uneven_plan.position == position]
+        )
+    assert len(plan) == 55 or n < 55
+    assert len(plan) >= n - 10 or n > 55
+
+
+@pytest.mark.parametrize("n", [0, 9, 10, 20, 54, 55, 99])
+def test_a_plan_with_fewer_images_has_all_positions(uneven_plan, n):
+    plan = uneven_plan.with_fewer_images(n)
+    assert len(plan) <= n
+    count = np.bincount(plan.position, minlength=10)
+    np.testing.assert_array_equal(count, np.minimum(np.arange(1, 11), count.max(initial=0)))
+    assert len(plan) == (0 if n < 10 else 55 if n >= 55 else {10: 10, 20: 19, 54: 54}[n])
+    for row, position in zip(plan.visit, plan.position, strict=True):
+        assert row.tolist() in uneven_plan.visit[uneven_plan.position == position].tolist()
+
+
+def test_plans_of_nothing_stay_so():
+    plan = SequencePlan(np.empty(0, dtype=np.int64), np.empty((0, 4), dtype=np.int64))
+    assert len(plan.with_fewer_positions(5)) == len(plan.with_fewer_images(5)) == 0

@@ -4,13 +4,28 @@
 
 from __future__ import annotations
 
-__all__ = ("WINDOWINGS", "SequencePlan", "bytes_per_sequence", "drop_images", "plan_sequences")
+__all__ = (
+    "WINDOWINGS",
+    "SequencePlan",
+    "allocate_sequences",
+    "bytes_per_sequence",
+    "drop_images",
+    "locate",
+    "plan_sequences",
+    "spread",
+    "store_cutouts",
+)
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from ._sequences import ImageSequences
+from .cutouts import Cutouts, cutout_origins
+from .positions import htm_index, split_of_htm
+from .visits import VisitMetadata
 
 WINDOWINGS = ("all", "night")
 """Ways to divide the visits of a position: all of them in one go, or night by
@@ -45,6 +60,52 @@ class SequencePlan:
         """
         sequence, time = np.nonzero(self.visit == visit)
         return sequence, time
+
+    def with_fewer_positions(self, n: int) -> SequencePlan:
+        """Return a plan of at most some number of sequences, all of those of
+        some of the positions.
+
+        Parameters
+        ----------
+        n
+            Number of sequences.
+
+        Returns
+        -------
+        plan : `SequencePlan`
+            As many positions as fit, at equal distances in their order.
+        """
+        positions, row, count = np.unique(self.position, return_inverse=True, return_counts=True)
+        for n_positions in range(min(len(positions), n), -1, -1):
+            chosen = spread(n_positions, len(positions))
+            if count[chosen].sum() <= n:
+                break
+        keep = np.isin(row, chosen)
+        return SequencePlan(self.position[keep], self.visit[keep])
+
+    def with_fewer_images(self, n: int) -> SequencePlan:
+        """Return a plan of at most some number of sequences, some of those of
+        each position.
+
+        Parameters
+        ----------
+        n
+            Number of sequences.
+
+        Returns
+        -------
+        plan : `SequencePlan`
+            As many sequences of each position as fit, the same number where a
+            position has it, spread over its time. Empty if there are more
+            positions than ``n``.
+        """
+        _, first, count = np.unique(self.position, return_index=True, return_counts=True)
+        most = max((k for k in range(count.max(initial=0) + 1) if np.minimum(count, k).sum() <= n), default=0)
+        keep = np.concatenate(
+            [start + spread(min(most, total), total) for start, total in zip(first, count, strict=True)]
+            or [np.empty(0, dtype=np.int64)]
+        )
+        return SequencePlan(self.position[keep], self.visit[keep])
 
 
 def plan_sequences(
@@ -117,6 +178,24 @@ def bytes_per_sequence(n_times: int, size: int, psf_size: int) -> int:
     return sum(array.nbytes for _, array in row.items())
 
 
+def spread(n: int, total: int) -> np.ndarray:
+    """Choose some indices, at equal distances.
+
+    Parameters
+    ----------
+    n
+        Number of indices, at most ``total``.
+    total
+        Number that they are below of.
+
+    Returns
+    -------
+    indices : `numpy.ndarray`
+        Indices in order, int64 ``(n,)``.
+    """
+    return (np.arange(n) * total + total // 2) // max(n, 1)
+
+
 def drop_images(sequences: ImageSequences, keep: np.ndarray, min_times: int) -> ImageSequences:
     """Leave images out, and sequences that have too few after it.
 
@@ -133,7 +212,8 @@ def drop_images(sequences: ImageSequences, keep: np.ndarray, min_times: int) -> 
     -------
     sequences : `ImageSequences`
         Sequences in which the images that are kept come first, in order of
-        time, followed by padding. The same object if nothing changes.
+        time, followed by padding, in the memory of those that were given. The
+        same object if nothing changes.
     """
     keep = keep & sequences.valid
     if np.array_equal(keep, sequences.valid):
@@ -152,7 +232,119 @@ def drop_images(sequences: ImageSequences, keep: np.ndarray, min_times: int) -> 
             if column.shape[:1] == ("T",):
                 array[index] = array[index][order[index]]
                 array[index, n_kept[index] :] = getattr(padding, column.name)[0, n_kept[index] :]
-    return sequences[n_kept >= min_times]
+    return _keep_rows(sequences, np.flatnonzero(n_kept >= min_times))
+
+
+def locate(
+    metadata: Sequence[VisitMetadata], ra: np.ndarray, dec: np.ndarray, *, size: int, min_coverage: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where positions are in visits, and which visits cover them.
+
+    Parameters
+    ----------
+    metadata
+        Metadata of the visits.
+    ra, dec
+        Positions, ``(n_positions,)``, deg.
+    size
+        Width and height of the cutouts, pixels.
+    min_coverage
+        Part of a cutout that must be on a detector for its visit to cover it.
+
+    Returns
+    -------
+    x, y : `numpy.ndarray`
+        Pixel positions, ``(n_positions, n_visits)``.
+    covers : `numpy.ndarray`
+        Whether a visit covers a position, ``(n_positions, n_visits)``.
+    """
+    x, y = np.empty((2, len(ra), len(metadata)))
+    covers = np.zeros((len(ra), len(metadata)), dtype=bool)
+    for index, visit in enumerate(metadata):
+        x[:, index], y[:, index] = visit.sky_to_pixel(ra, dec)
+        inside = visit.contains(x[:, index], y[:, index])
+        x0, y0 = (cutout_origins(axis[inside, index], size) for axis in (x, y))
+        covers[inside, index] = visit.coverage(x0, y0, size) >= min_coverage
+    return x, y, covers
+
+
+def allocate_sequences(
+    plan: SequencePlan, ra: np.ndarray, dec: np.ndarray, *, size: int, psf_size: int, htm_level: int
+) -> ImageSequences:
+    """Return the sequences of a plan, without their images.
+
+    Parameters
+    ----------
+    plan
+        Plan of the sequences.
+    ra, dec
+        Positions that it is about, ``(n_positions,)``, deg.
+    size, psf_size
+        Width and height of the images and of the PSF images, pixels.
+    htm_level
+        HTM level at which training, validation and test are split.
+    """
+    sequences = ImageSequences.full(len(plan), T=plan.visit.shape[1], H=size, W=size, K=psf_size)
+    sequences.valid[:] = plan.visit >= 0
+    sequences.sequence_id[:] = np.arange(len(plan))
+    sequences.ra[:], sequences.dec[:] = ra[plan.position], dec[plan.position]
+    sequences.htm[:] = htm_index(ra, dec, htm_level)[plan.position]
+    sequences.split[:] = split_of_htm(sequences.htm)
+    return sequences
+
+
+def store_cutouts(
+    sequences: ImageSequences,
+    slots: tuple[np.ndarray, np.ndarray],
+    metadata: VisitMetadata,
+    cutouts: Cutouts,
+    x: np.ndarray,
+    y: np.ndarray,
+) -> None:
+    """Put the cutouts of a visit where they belong.
+
+    Parameters
+    ----------
+    sequences
+        Image sequences to fill.
+    slots
+        Sequences and times that the cutouts go to, as of
+        `SequencePlan.slots`.
+    metadata
+        Metadata of the visit.
+    cutouts
+        Its cutouts.
+    x, y
+        Pixel positions that they are about, ``(n,)``.
+    """
+    size = cutouts.image.shape[1]
+    ra, dec = sequences.ra[slots[0]], sequences.dec[slots[0]]
+    x0, y0 = cutout_origins(x, size), cutout_origins(y, size)
+    values: dict[str, Any] = {
+        "centre_ra": ra,
+        "centre_dec": dec,
+        "visit": metadata.visit,
+        "detector": metadata.detector,
+        "band": metadata.band,
+        "mjd": metadata.mjd,
+        "exposure_time": metadata.exposure_time,
+        "noise_scale": 1.0,
+        "pixel_to_sky": metadata.pixel_to_sky(x0, y0, size, ra, dec),
+        **{field.name: getattr(cutouts, field.name) for field in dataclasses.fields(cutouts)},
+    }
+    for name, value in values.items():
+        getattr(sequences, name)[slots] = value
+
+
+def _keep_rows(sequences: ImageSequences, rows: np.ndarray) -> ImageSequences:
+    """Keep some sequences, in the memory that they have: a copy would take
+    as much again.
+    """
+    for _, array in sequences.items():
+        for to, row in enumerate(rows):
+            if to != row:
+                array[to] = array[row]
+    return sequences[slice(0, len(rows))]
 
 
 def _runs(visits: np.ndarray, night: np.ndarray, n_times: int) -> list[np.ndarray]:
