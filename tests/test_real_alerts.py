@@ -57,7 +57,7 @@ def trained() -> Logits:
 
 
 def _threshold(detector: Logits, alerts: list[Alert], moving: np.ndarray) -> float:
-    quiet = quiet_logits(detector, alerts, np.random.default_rng(2), 500)
+    quiet = quiet_logits(detector, alerts, np.random.default_rng(2), 300)
     logits = np.concatenate([quiet, moving])
     return fit_calibration(logits, np.arange(len(logits)) >= len(quiet)).threshold_for_rate(RATE).logit
 

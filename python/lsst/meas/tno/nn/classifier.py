@@ -344,7 +344,13 @@ def _read_architecture(description: Mapping[str, Any]) -> tuple[Architecture, Sh
         raise ClassifierError(
             f"The description of the classifier does not fit the architecture {name!r}: {error}"
         ) from error
-    return architectures[name](config), (n_times, height, width)
+    architecture = architectures[name](config)
+    if (fed := description.get("normalisation")) != architecture.describe_normalisation():
+        raise ClassifierError(
+            f"The classifier was made when the architecture {name!r} was fed with {fed}; in this version of "
+            f"meas_tno it is fed otherwise, {architecture.describe_normalisation()}. Train it again."
+        )
+    return architecture, (n_times, height, width)
 
 
 def _read_tensor(row: Mapping[str, Any], shape: tuple[int, ...]) -> torch.Tensor:
