@@ -2,61 +2,54 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""How faint an object the detectors find, on the same held-out sequences.
 
-In white noise with a known PSF::
+In white noise with a known PSF, with classifiers that are trained on it first
+and left in a directory::
 
-    python benchmarks/detection.py --clean 20000 --objects 2000
+    python benchmarks/detection.py --clean 200000 --objects 5000 \
+        --train conv3d trajectories --keep DIR
 
-and in the test split of injected sequences of a repository, with the
-classifiers of other collections::
+and in the visit images or difference images of a survey in which nothing
+moves, all of whose sky is looked at, with the injected objects of a collection
+and the classifiers of others, which were trained on another survey::
 
-    python benchmarks/detection.py --repo REPO --sequences u/me/training \
-        --classifier u/me/training --classifier u/me/other
+    python benchmarks/detection.py --repo REPO --image visit_image \
+        --objects-in u/me/objects --classifiers OTHER_REPO u/me/conv3d
 
 For each rate of false positives that ten clean sequences or more exceed, a
 table has the efficiency by S/N, the S/N at which half of the objects are
 found, and its ratio to the matched filter's. The likelihood ratio is the
-architecture ``trajectories`` as it is before any training.
+architecture ``trajectories`` as it is before any training. ``--statistics
+FILE`` keeps what each detector said of each sequence.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import torch
+from blocks import Block, injected_blocks, patch_blocks, white_blocks
+from detectors import Detector, Logits, matched_filter, read_classifier, threshold_at, untrained
+from tqdm import tqdm
+from white_classifiers import TRAINING, classifier_for_white_noise
 
-from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno._efficiency_fit import fit_efficiency
-from lsst.meas.tno.geometry import north_up_affine
-from lsst.meas.tno.matched_filter import band_flux_ratio, search_sequences
 from lsst.meas.tno.matched_filter._shift_and_stack import information_maps
-from lsst.meas.tno.nn import TrajectoryConfig, architectures
-from lsst.meas.tno.nn.classifier import Classifier, classifier_from_table, describe_classifier
-from lsst.meas.tno.positions import SPLITS
-from lsst.meas.tno.tasks import InjectTnosConfig, InjectTnosTask
 
 RATES = (1e-2, 1e-3, 1e-4)
 """Rates of false positives per sequence."""
 
 SNR_BINS = ((2.0, 3.0), (3.0, 4.0), (4.0, 5.0), (5.0, 6.0), (6.0, 8.0), (8.0, 12.0))
 
-N_TIMES, SIZE, PSF_SIGMA = 50, 15, 1.8
-"""Images, pixels and width of the PSF, pixels, in white noise."""
-
-MAX_MOTION = 7.0
-"""Longest motion over a sequence of white noise, pixels."""
-
-INTERVAL = 41.0
-"""Time from one image to the next, s."""
-
-BLOCK = 500
-"""Sequences in memory at a time."""
-
-type Detector = Callable[[ImageSequences], np.ndarray]
+SINGLE_IMAGE_SNR = 5.0
+"""S/N in one image from which on a search of single images finds a source."""
 
 
 @dataclasses.dataclass
@@ -66,32 +59,66 @@ class Sample:
     snr: np.ndarray
     """S/N of the objects; NaN for clean sequences."""
 
+    position: np.ndarray
+    """Position and time of each sequence, ``(n, 3)``."""
+
     statistics: dict[str, np.ndarray]
     """Statistic of each detector."""
 
     seconds: dict[str, float]
-    """Time that each detector took."""
+    """CPU time that each detector took."""
 
 
 def main() -> None:
     """Measure, and print."""
+    args = parse_arguments()
+    torch.set_num_threads(1)
+    blocks = make_blocks(args)
+    make_detectors(args)
+    sample = without_repetitions(measure(blocks, args))
+    if args.statistics is not None:
+        statistics = np.column_stack(list(sample.statistics.values()))
+        np.savez(args.statistics, snr=sample.snr, names=list(sample.statistics), statistics=statistics)
+    print_speed(sample)
+    for rate in RATES:
+        print_table(sample, rate)
+    print_single_images(sample)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clean", type=int, default=10_000, help="Clean sequences of white noise.")
     parser.add_argument("--objects", type=int, default=2_000, help="Sequences of white noise with an object.")
     parser.add_argument("--seed", type=int, default=1, help="Seed of the white noise.")
-    parser.add_argument("--repo", help="Repository with sequences, or with classifiers.")
-    parser.add_argument("--sequences", help="Collection of tno_sequences_injected to test on.")
     parser.add_argument(
-        "--classifier", action="append", default=[], help="Collection of a tno_classifier; may be repeated."
+        "--train",
+        nargs="*",
+        default=[],
+        choices=sorted(TRAINING),
+        help="Architectures to train on white noise.",
     )
-    parser.add_argument("--threads", type=int, default=1, help="Threads.")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    blocks = test_sequences(args) if args.sequences else white_sequences(args)
-    sample = measure(blocks, make_detectors(args))
-    print_speed(sample)
-    for rate in RATES:
-        print_table(sample, rate)
+    parser.add_argument("--training-sequences", type=int, default=40_000, help="Sequences to train on.")
+    parser.add_argument("--keep", type=Path, default=Path("classifiers"), help="Where trained ones are left.")
+    parser.add_argument("--repo", help="Repository of a survey without moving objects.")
+    parser.add_argument("--image", default="visit_image", help="Dataset type of its images.")
+    parser.add_argument("--input", default="TnoSim/defaults", help="Collection of its images.")
+    parser.add_argument("--objects-in", help="Collection of its tno_sequences_injected.")
+    parser.add_argument("--patches", type=int, help="Number of patches to look at; by default all.")
+    parser.add_argument(
+        "--classifiers", nargs="+", default=[], metavar="NAME", help="A repository, and collections in it."
+    )
+    parser.add_argument("--statistics", type=Path, help="File for the statistics of all sequences (.npz).")
+    parser.add_argument("--processes", type=int, default=2, help="Processes.")
+    return parser.parse_args()
+
+
+def make_blocks(args: argparse.Namespace) -> list[Block]:
+    """Return the blocks of clean sequences and of those with objects."""
+    if args.repo is None:
+        return white_blocks(args.seed, args.clean, args.objects, (SNR_BINS[0][0], SNR_BINS[-1][1]))
+    clean = patch_blocks(args.repo, args.input, args.image)
+    return [*clean[: args.patches], *injected_blocks(args.repo, args.objects_in)]
 
 
 def make_detectors(args: argparse.Namespace) -> dict[str, Detector]:
@@ -99,48 +126,17 @@ def make_detectors(args: argparse.Namespace) -> dict[str, Detector]:
     to.
     """
     detectors: dict[str, Detector] = {
-        "matched filter": lambda sequences: matched_filter(sequences, args.threads),
+        "matched filter": matched_filter,
         "single image": single_image,
-        "likelihood ratio": untrained().compute_logits_of,
+        "likelihood ratio": untrained(),
     }
-    for collection in args.classifier:
-        with Butler.from_config(args.repo, collections=collection) as butler:
-            classifier = classifier_from_table(butler.get("tno_classifier"))
-        name = f"{classifier.description['architecture']['name']} ({collection})"
-        detectors[name] = Logits(classifier).compute_logits_of
+    for name in args.train:
+        classifier = classifier_for_white_noise(name, args.training_sequences, args.processes, args.keep)
+        detectors[name] = Logits(classifier)
+    for collection in args.classifiers[1:]:
+        detector = read_classifier(args.classifiers[0], collection)
+        detectors[f"{detector.architecture} ({collection})"] = detector
     return detectors
-
-
-@dataclasses.dataclass
-class Logits:
-    """The logits of a classifier."""
-
-    classifier: Classifier
-
-    def compute_logits_of(self, sequences: ImageSequences) -> np.ndarray:
-        """Return the logits."""
-        columns: Mapping[str, np.ndarray] = {column.name: array for column, array in sequences.items()}
-        return self.classifier.compute_logits(columns)
-
-
-def untrained() -> Logits:
-    """Return the mean likelihood ratio over trajectories and S/N."""
-    architecture = architectures["trajectories"](TrajectoryConfig())
-    shape = (N_TIMES, SIZE, SIZE)
-    description = describe_classifier("trajectories", architecture, shape, 0.2, training={}, metrics={})
-    return Logits(Classifier(architecture, architecture.build(shape).eval(), description))
-
-
-def matched_filter(sequences: ImageSequences, n_threads: int) -> np.ndarray:
-    """Return the largest S/N of a trajectory of up to `MAX_MOTION` pixels."""
-    hours = np.nanmax(sequences.mjd - sequences.mjd[:, :1], axis=1).max() * 24.0
-    found = search_sequences(
-        sequences,
-        relative_flux=band_flux_ratio(sequences.band),
-        rate_max=MAX_MOTION * 0.2 / hours,
-        n_threads=n_threads,
-    )
-    return found.snr
 
 
 def single_image(sequences: ImageSequences) -> np.ndarray:
@@ -161,71 +157,79 @@ def single_image(sequences: ImageSequences) -> np.ndarray:
     return snr.reshape(len(sequences), -1).amax(dim=1).numpy()
 
 
-def white_sequences(args: argparse.Namespace) -> Iterator[ImageSequences]:
-    """Yield blocks of white noise, first the clean ones."""
-    hours = (N_TIMES - 1) * INTERVAL / 3600
-    config = InjectTnosConfig(fraction=1.0, seed=args.seed)
-    config.zero_points = dict.fromkeys("ugrizy", 40.0)
-    population = config.population["linear"]
-    population.rate_min, population.rate_max = 0.0, MAX_MOTION * 0.2 / hours
-    population.window_size, population.edge_margin, population.min_times_inside = SIZE * 0.2, 0.3, N_TIMES
-    population.snr_min, population.snr_max = SNR_BINS[0][0], SNR_BINS[-1][1]
-    task = InjectTnosTask(config=config)
-    for first in range(0, args.clean + args.objects, BLOCK):
-        # A whole number of blocks of each kind.
-        sequences = blank_sequences(np.random.default_rng([args.seed, first]), first)
-        yield sequences if first < args.clean else task.run(sequences).injected
-
-
-def blank_sequences(rng: np.random.Generator, first: int) -> ImageSequences:
-    """Return a block of white noise with a Gaussian PSF."""
-    sequences = ImageSequences.full(BLOCK, T=N_TIMES, H=SIZE, W=SIZE, K=15)
-    profile = np.exp(-0.5 * (np.arange(-7, 8) / PSF_SIGMA) ** 2)
-    sequences.sequence_id[:] = first + np.arange(BLOCK)
-    sequences.ra[:], sequences.dec[:] = sequences.centre_ra[:], sequences.centre_dec[:] = 150.1, 2.2
-    sequences.valid[:], sequences.visit[:], sequences.band[:] = True, np.arange(N_TIMES), 2
-    sequences.mjd[:] = 61000.0 + np.arange(N_TIMES) * INTERVAL / 86400
-    sequences.exposure_time[:], sequences.noise_scale[:], sequences.mask[:] = 30.0, 1.0, 0
-    sequences.image[:] = 20.0 * rng.standard_normal(sequences.image.shape, dtype=np.float32)
-    sequences.variance[:] = 400.0
-    sequences.psf[:] = np.outer(profile, profile) / profile.sum() ** 2
-    sequences.pixel_to_sky[:] = north_up_affine(SIZE, 0.2)
-    return sequences
-
-
-def test_sequences(args: argparse.Namespace) -> Iterator[ImageSequences]:
-    """Yield the injected sequences of the test split."""
-    with Butler.from_config(args.repo, collections=args.sequences) as butler:
-        for ref in sorted(butler.query_datasets("tno_sequences_injected")):
-            sequences = ImageSequences.from_table(butler.get(ref))
-            yield sequences[sequences.split == SPLITS.index("test")]
-
-
-def measure(blocks: Iterator[ImageSequences], detectors: Mapping[str, Detector]) -> Sample:
+def measure(blocks: list[Block], args: argparse.Namespace) -> Sample:
     """Let all detectors look at all sequences."""
-    snr: list[np.ndarray] = []
-    statistics: dict[str, list[np.ndarray]] = {name: [] for name in detectors}
-    seconds = dict.fromkeys(detectors, 0.0)
-    for sequences in blocks:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.processes, context, initializer=prepare, initargs=(args,)) as pool:
+        futures = [pool.submit(look_at_block, block) for block in blocks]
+        parts = [future.result() for future in tqdm(futures, desc="blocks", disable=None)]
+    return join(parts)
+
+
+DETECTORS: dict[str, Detector] = {}
+"""Detectors of this process."""
+
+
+def prepare(args: argparse.Namespace) -> None:
+    """Make this process ready for `look_at_block`."""
+    torch.set_num_threads(1)
+    DETECTORS.update(make_detectors(args))
+
+
+def look_at_block(block: Block) -> Sample:
+    """Let this process's detectors look at a block."""
+    return look_at(block, DETECTORS)
+
+
+def look_at(block: Block, detectors: Mapping[str, Detector]) -> Sample:
+    """Let all detectors look at a block."""
+    parts = []
+    for sequences in block.sequences():
         is_clean = sequences.injection is None
-        snr.append(np.full(len(sequences), np.nan) if is_clean else sequences.injection.snr)  # type: ignore[union-attr]
+        snr = np.full(len(sequences), np.nan) if is_clean else sequences.injection.snr  # type: ignore[union-attr]
+        statistics, seconds = {}, {}
         for name, detector in detectors.items():
-            begin = time.perf_counter()
-            statistics[name].append(detector(sequences))
-            seconds[name] += time.perf_counter() - begin
+            begin = time.process_time()
+            # Where there is nothing to look at, nothing is found.
+            statistics[name] = np.nan_to_num(detector(sequences), nan=-np.inf)
+            seconds[name] = time.process_time() - begin
+        position = np.column_stack([sequences.ra, sequences.dec, sequences.mean_mjd])
+        parts.append(Sample(snr, position, statistics, seconds))
+    return join(parts)
+
+
+def join(parts: Iterable[Sample]) -> Sample:
+    """Return samples as one."""
+    parts = list(parts)
+    names = parts[0].statistics
     return Sample(
-        snr=np.concatenate(snr),
-        statistics={name: np.concatenate(values) for name, values in statistics.items()},
-        seconds=seconds,
+        snr=np.concatenate([part.snr for part in parts]),
+        position=np.concatenate([part.position for part in parts]),
+        statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in names},
+        seconds={name: sum(part.seconds[name] for part in parts) for name in names},
+    )
+
+
+def without_repetitions(sample: Sample) -> Sample:
+    """Return each window of the sky once; white noise is not of the sky."""
+    if len(np.unique(sample.position[:, 0])) == 1:
+        return sample
+    _, first = np.unique(np.round(sample.position, 7), axis=0, return_index=True)
+    first = np.sort(first)
+    return Sample(
+        snr=sample.snr[first],
+        position=sample.position[first],
+        statistics={name: statistic[first] for name, statistic in sample.statistics.items()},
+        seconds=sample.seconds,
     )
 
 
 def print_speed(sample: Sample) -> None:
-    """Print how many sequences a second each detector looks at."""
+    """Print how many sequences a second of CPU each detector looks at."""
     is_clean = np.isnan(sample.snr)
     print(f"{np.sum(is_clean)} clean sequences, {np.sum(~is_clean)} with an object")
     for name, seconds in sample.seconds.items():
-        print(f"  {name:40} {len(sample.snr) / seconds:8.0f} sequences/s")
+        print(f"  {name:40} {len(sample.snr) / seconds:8.0f} sequences per second of CPU")
 
 
 def print_table(sample: Sample, rate: float) -> None:
@@ -236,16 +240,30 @@ def print_table(sample: Sample, rate: float) -> None:
         return
     print(f"\n{rate:g} false positives per sequence; efficiency by S/N")
     bins = "".join(f"{low:g}-{high:g}".rjust(8) for low, high in SNR_BINS)
-    print(f"  {'':40} threshold{bins}    S/N50         ratio")
+    print(f"  {'':40} threshold{bins}     all       S/N50   ratio")
     reference = np.nan
+    snr = sample.snr[~is_clean]
     for name, statistic in sample.statistics.items():
-        threshold = np.quantile(statistic[is_clean], 1.0 - rate)
-        snr, found = sample.snr[~is_clean], statistic[~is_clean] > threshold
+        threshold = threshold_at(rate, statistic[is_clean])
+        found = statistic[~is_clean] > threshold
         fit = fit_efficiency(snr, found, rising=True, by_chance=rate)
         reference = fit.centre if np.isnan(reference) else reference
         cells = "".join(f"{mean(found[(snr >= low) & (snr < high)]):8.3f}" for low, high in SNR_BINS)
         half = f"{fit.centre:6.2f} +- {fit.errors[0]:.2f}{fit.centre / reference:8.3f}"
-        print(f"  {name:40} {threshold:9.3f}{cells}  {half}")
+        print(f"  {name:40} {threshold:9.3f}{cells}{mean(found):8.3f} {half}")
+
+
+def print_single_images(sample: Sample) -> None:
+    """Print what a search of single images finds at its usual threshold."""
+    found = sample.statistics["single image"] > SINGLE_IMAGE_SNR
+    is_clean = np.isnan(sample.snr)
+    false = mean(found[is_clean])
+    print(
+        f"\nSearch of single images at {SINGLE_IMAGE_SNR:g} sigma: {false:.2g} false positives per sequence"
+    )
+    for low, high in SNR_BINS:
+        chosen = found[(sample.snr >= low) & (sample.snr < high)]
+        print(f"  S/N {low:g}-{high:g}: {mean(chosen):.3f}")
 
 
 def mean(found: np.ndarray) -> float:

@@ -59,7 +59,7 @@ def read_classifier(repo: str, collection: str) -> Logits:
         return Logits(classifier_from_table(butler.get("tno_classifier")))
 
 
-def matched_filter(sequences: ImageSequences, n_threads: int) -> np.ndarray:
+def matched_filter(sequences: ImageSequences, n_threads: int = 1) -> np.ndarray:
     """Return the largest S/N of a trajectory of up to `MAX_MOTION` pixels."""
     hours = 24.0 * np.max(np.nanmax(sequences.mjd, axis=1) - np.nanmin(sequences.mjd, axis=1))
     found = search_sequences(
