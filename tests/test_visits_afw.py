@@ -1,10 +1,13 @@
 # This file is part of meas_tno.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading of exposures of lsst.afw, with stand-ins for what is used of it."""
+"""Reading of exposures of lsst.afw: with stand-ins for what is used of it,
+and with lsst.afw itself where it can be imported.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import sys
 from collections import namedtuple
@@ -13,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from astropy.time import Time
 from astropy.wcs import WCS
 from builders import VisitBuilder, real_file
@@ -20,7 +24,7 @@ from builders import VisitBuilder, real_file
 from lsst.images import Box
 from lsst.meas.tno import BANDS, MaskBit
 from lsst.meas.tno._pixels import make_mask
-from lsst.meas.tno.cutouts import read_cutouts
+from lsst.meas.tno.cutouts import cutout_origins, read_cutouts
 from lsst.meas.tno.visits import VisitError, open_visit
 
 REAL = ("exp0.fits", "exp1.fits", "exp2.fits", "extra_xy0.fits")
@@ -115,8 +119,30 @@ class _Handle:
         return SimpleNamespace(maskedImage=pixels, metadata={"BUNIT": self.bunit})
 
 
-@pytest.fixture(autouse=True)
-def _afw(monkeypatch):
+@dataclasses.dataclass
+class _ReaderHandle:
+    """Deferred handle of a file, read as the formatter of a repository does,
+    with lsst.afw.
+    """
+
+    path: str
+    dataId: dict
+
+    ref = SimpleNamespace(datasetType=SimpleNamespace(storageClass_name="ExposureF"))
+
+    def get(self, *, component=None, parameters=None):
+        from lsst.afw.image import ExposureFitsReader
+
+        reader = ExposureFitsReader(self.path)
+        if component is None:
+            return reader.read(**parameters)
+        name = "BBox" if component == "bbox" else component[0].upper() + component[1:]
+        return getattr(reader, f"read{name}")()
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """Modules that are imported for exposures."""
     for name, contents in (
         ("lsst.afw.image", {"PARENT": PARENT}),
         ("lsst.daf.base", {"DateTime": _DateTime}),
@@ -127,15 +153,23 @@ def _afw(monkeypatch):
         monkeypatch.setitem(sys.modules, name, module)
 
 
-def _read_real(name):
-    """Return the handle of an exposure that lsst.afw wrote, and what lsst.afw
-    itself says of it.
-    """
-    expected = json.loads(real_file("afw/expected.json").read_text())[name]
+def _expected(name):
+    """Return what lsst.afw says of an exposure that it wrote."""
+    return json.loads(real_file("afw/expected.json").read_text())[name]
+
+
+def _planes(name):
+    """Return image, mask and variance of a file."""
+    with fits.open(real_file(f"afw/{name}")) as hdus:
+        return [hdus[part].data.copy() for part in ("IMAGE", "MASK", "VARIANCE")]
+
+
+def _stand_in(name):
+    """Return a handle with the contents of a file."""
     with fits.open(real_file(f"afw/{name}")) as hdus:
         primary, image, calibration = hdus[0].header, hdus["IMAGE"].header, hdus["PhotoCalib"].data[0]
-        handle = _Handle(
-            [hdus[part].data.copy() for part in ("IMAGE", "MASK", "VARIANCE")],
+        return _Handle(
+            _planes(name),
             {key[3:]: bit for key, bit in hdus["MASK"].header["MP_*"].items()},
             WCS(image),
             (int(image["CRVAL1A"]), int(image["CRVAL2A"])),
@@ -146,11 +180,25 @@ def _read_real(name):
             filter=SimpleNamespace(bandLabel=hdus["FilterLabel"].data["band"][0]),
             visitInfo=_visit_info(primary["DATE-AVG"], "isot", primary["EXPTIME"]),
         )
-    return handle, expected
+
+
+@pytest.fixture(params=["stand-ins", "lsst.afw"])
+def handle_of(request):
+    """Return a handle of an exposure that lsst.afw wrote, by its name."""
+    if request.param == "stand-ins":
+        request.getfixturevalue("stand_ins")
+        return _stand_in
+    pytest.importorskip("lsst.afw.image")
+
+    def make_handle(name):
+        data_id = {"instrument": "TestCam", "visit": _expected(name)["visit"], "detector": 0}
+        return _ReaderHandle(str(real_file(f"afw/{name}")), data_id)
+
+    return make_handle
 
 
 @pytest.fixture
-def handle():
+def handle(stand_ins):
     """Handle of a made-up exposure with an origin, whose mask planes are not
     where they usually are.
     """
@@ -180,9 +228,9 @@ def _read_all(handle, bad_planes=BAD_PLANES):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_metadata_and_wcs_are_what_afw_says(name):
-    handle, expected = _read_real(name)
-    with open_visit(handle) as visit:
+def test_metadata_and_wcs_are_what_afw_says(handle_of, name):
+    expected = _expected(name)
+    with open_visit(handle_of(name)) as visit:
         metadata = visit.read_metadata()
     # 1 microsecond; MJDs have 0.6 microseconds of rounding.
     assert metadata.mjd == pytest.approx(expected["mjd_tai_mid"], abs=1e-6 / 86400)
@@ -198,9 +246,9 @@ def test_metadata_and_wcs_are_what_afw_says(name):
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_pixels_and_masks_are_what_afw_says(name):
-    handle, expected = _read_real(name)
-    block, (image, mask, _) = _read_all(handle), handle.arrays
+def test_pixels_and_masks_are_what_afw_says(handle_of, name):
+    expected = _expected(name)
+    block, (image, mask, _) = _read_all(handle_of(name)), _planes(name)
     scale = expected["flux_1000_counts_at_centre_njy"] / 1000
     np.testing.assert_allclose(block.image, scale * image, rtol=1e-6)
     assert np.nanmedian(block.variance) == pytest.approx(scale**2 * expected["variance_median"], rel=1e-6)
@@ -210,16 +258,53 @@ def test_pixels_and_masks_are_what_afw_says(name):
         np.testing.assert_array_equal((block.mask & MaskBit[ours]) != 0, theirs != 0)
 
 
-def test_pixels_without_a_value_are_no_data_even_if_no_plane_says_so():
-    handle, expected = _read_real("exp0.fits")
+@pytest.mark.parametrize("name", REAL)
+def test_psf_is_what_afw_says(handle_of, name):
+    expected = _expected(name)
+    (x0, y0), (width, height) = expected["bbox_min_xy"], expected["bbox_size_xy"]
+    with open_visit(handle_of(name)) as visit:
+        kernel = visit.psf_kernel(x0 + width // 2, y0 + height // 2)
+    assert kernel.shape == tuple(expected["psf_kernel_shape"])
+    assert kernel.sum() == pytest.approx(expected["psf_kernel_sum"], rel=1e-6)
+    assert kernel.max() == pytest.approx(expected["psf_kernel_max"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_stars_have_their_fluxes(handle_of, name):
+    """A fit of the PSF at the star's place gives the flux, within its error."""
+    expected = _expected(name)
+    stars = Table.read(real_file("afw/stars.csv"))
+    with open_visit(handle_of(name)) as visit:
+        metadata = visit.read_metadata()
+        x, y = metadata.sky_to_pixel(stars["ra"], stars["dec"])
+        bbox = metadata.bbox
+        distance = np.hypot(x[:, None] - x, y[:, None] - y) + np.where(np.eye(len(x)), np.inf, 0.0)
+        margin = np.minimum.reduce([x - bbox.x.start, bbox.x.stop - x, y - bbox.y.start, bbox.y.stop - y])
+        use = (distance.min(axis=1) > 25) & (margin > 15)
+        cutouts = read_cutouts(visit, metadata, x[use], y[use], size=21, psf_size=31, bad_planes=())
+    dx, dy = ((at[use] - cutout_origins(at[use], 21))[:, None] for at in (x, y))
+    rows, columns = (
+        np.exp(-0.5 * ((np.arange(21) - middle) / expected["psf_sigma_pixels"]) ** 2) for middle in (dy, dx)
+    )
+    model = rows[:, :, None] * columns[:, None, :] / (2 * np.pi * expected["psf_sigma_pixels"] ** 2)
+    weight = np.where(cutouts.mask & MaskBit.NO_DATA, 0.0, 1.0) / np.nanmedian(cutouts.variance)
+    information = np.sum(model**2 * weight, axis=(1, 2))
+    flux = np.sum(model * np.nan_to_num(cutouts.image) * weight, axis=(1, 2)) / information
+    assert use.sum() >= 5
+    # The stars add their own noise, and are up to 200 sigma bright.
+    np.testing.assert_allclose(flux, stars["flux_njy"][use], rtol=0.02, atol=4 / np.sqrt(information.min()))
+
+
+def test_pixels_without_a_value_are_no_data_even_if_no_plane_says_so(stand_ins):
+    handle = _stand_in("exp0.fits")
     handle.planes.clear()
-    assert np.count_nonzero(_read_all(handle).mask == MaskBit.NO_DATA) == expected["n_nan"]
+    assert np.count_nonzero(_read_all(handle).mask == MaskBit.NO_DATA) == _expected("exp0.fits")["n_nan"]
 
 
-def test_cutouts_of_a_part_with_an_origin_equal_those_of_the_whole():
+def test_cutouts_of_a_part_with_an_origin_equal_those_of_the_whole(handle_of):
     cutouts = []
     for name in ("exp2.fits", "extra_xy0.fits"):
-        with open_visit(_read_real(name)[0]) as visit:
+        with open_visit(handle_of(name)) as visit:
             metadata = visit.read_metadata()
             x, y = metadata.sky_to_pixel(np.array([150.0992]), np.array([2.2003]))
             cutouts.append(read_cutouts(visit, metadata, x, y, size=40, psf_size=25, bad_planes=BAD_PLANES))
@@ -251,3 +336,24 @@ def test_errors_name_the_visit_and_what_is_missing(handle, name):
     handle.components[name] = None
     with open_visit(handle) as visit, pytest.raises(VisitError, match=rf"100.*no {name}"):
         visit.psf_kernel(1020.0, -290.0) if name == "psf" else _read_all(handle)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("lsst.afw") is None, reason="needs lsst.afw")
+def test_a_real_image_of_an_older_afw():
+    """It has a WCS with SIP terms, a PCA PSF, an origin, and no FilterLabel
+    that could be held against its header.
+    """
+    path = real_file("hsc_r_exposure_afw.fits")
+    handle = _ReaderHandle(str(path), {"instrument": "HSC", "visit": 1, "detector": 1})
+    with open_visit(handle) as visit:
+        metadata = visit.read_metadata()
+        x, y = (
+            metadata.bbox.x.start + np.array([60.0, 150.5]),
+            metadata.bbox.y.start + np.array([80.0, 201.2]),
+        )
+        cutouts = read_cutouts(visit, metadata, x, y, size=50, psf_size=31, bad_planes=BAD_PLANES)
+    ra, dec = metadata.pixel_map.pixel_to_sky(x, y)
+    np.testing.assert_allclose(metadata.sky_to_pixel(ra, dec), (x, y), atol=1e-3)
+    np.testing.assert_allclose(cutouts.psf.sum(axis=(1, 2)), 1.0, atol=1e-5)
+    assert np.mean(cutouts.mask == 0) > 0.5
+    assert np.all(cutouts.variance[cutouts.mask == 0] > 0)
