@@ -6,13 +6,15 @@ from __future__ import annotations
 
 __all__ = ("ingest_orbits",)
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from ._common import open_butler
 
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler, DatasetRef
@@ -81,7 +83,7 @@ def ingest_orbits(
         raise click.ClickException("There is nothing to ingest: give a FILE, --sbdb or --synthetic.")
     answer_paths = {name: Path(save_dir) / f"sbdb_{name}.json" for name in classes}
     catalog_path = Path(save_dir) / _CATALOG_FILE
-    with _one_line_errors(), _open(repo) as butler:
+    with open_butler(repo, writeable=True) as butler:
         old = _find_old(butler, run, replace)
         if classes:
             _check_files([*answer_paths.values(), catalog_path], replace)
@@ -99,30 +101,6 @@ def ingest_orbits(
         _put(butler, catalog, run, old)
     click.echo(f"Wrote {len(catalog.orbits)} orbits to {repo}, rejected {len(catalog.rejected)} rows.")
     click.echo(f"Use them with: pipetask run -b {repo} -i {run},... ...")
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turn errors that the user can do something about into one line."""
-    from lsst.daf.butler import ButlerUserError
-    from lsst.daf.butler.registry import ConflictingDefinitionError
-
-    from ..orbits import SbdbError
-
-    expected = (ButlerUserError, ConflictingDefinitionError, OSError, SbdbError, TypeError, ValueError)
-    try:
-        yield
-    except expected as error:
-        message = " ".join(str(error).split()) or type(error).__name__
-        raise click.ClickException(message) from error
-
-
-@contextmanager
-def _open(repo: str) -> Iterator[Butler]:
-    from lsst.daf.butler import Butler
-
-    with Butler.from_config(repo, writeable=True) as butler:
-        yield butler
 
 
 def _find_old(butler: Butler, run: str, replace: bool) -> list[DatasetRef]:
@@ -198,11 +176,25 @@ def _log_rejected(rejected: Sequence[RejectedRow]) -> None:
 
 
 def _put(butler: Butler, catalog: OrbitCatalog, run: str, old: Sequence[DatasetRef]) -> None:
+    """Write the catalog, or leave the repository as it was."""
     from lsst.daf.butler import DatasetType
 
     dataset_type = DatasetType(DATASET_TYPE, (), "ArrowAstropy", universe=butler.dimensions)
-    butler.registry.registerDatasetType(dataset_type)
-    butler.collections.register(run)
-    if old:
-        butler.pruneDatasets(old, disassociate=True, unstore=True, purge=True)
-    butler.put(catalog.orbits, dataset_type, run=run)
+    with contextlib.ExitStack() as undo:
+        if butler.registry.registerDatasetType(dataset_type):
+            undo.callback(butler.registry.removeDatasetType, DATASET_TYPE)
+        if old:
+            # What cannot be written, as on a full disk, replaces nothing.
+            spare = f"{run}/replacement"
+            undo.callback(butler.removeRuns, [spare], unlink_from_chains=True)
+            if not butler.collections.register(spare):
+                butler.removeRuns([spare], unlink_from_chains=True)
+                butler.collections.register(spare)
+            butler.put(catalog.orbits, dataset_type, run=spare)
+            butler.pruneDatasets(old, disassociate=True, unstore=True, purge=True)
+            butler.removeRuns([spare], unlink_from_chains=True)
+            undo.pop_all()
+        elif butler.collections.register(run):
+            undo.callback(butler.collections.x_remove, run)
+        butler.put(catalog.orbits, dataset_type, run=run)
+        undo.pop_all()

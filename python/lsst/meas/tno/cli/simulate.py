@@ -7,20 +7,20 @@ from __future__ import annotations
 __all__ = ("simulate",)
 
 import contextlib
+import dataclasses
 import logging
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from ._common import show_progress
 
 if TYPE_CHECKING:
     from ..simulation import SimulateSurveyConfig, SurveySummary
 
 _LOG = logging.getLogger("lsst.meas.tno.simulation")
-
-_INTERVAL = 15.0
-"""Seconds between messages about the progress."""
 
 
 def simulate(repo: str, config: Mapping[str, str], config_file: str | None, processes: int) -> None:
@@ -46,11 +46,29 @@ def simulate(repo: str, config: Mapping[str, str], config_file: str | None, proc
 
     survey_config = _make_config(config, config_file)
     try:
-        with _progress() as progress:
-            summary = simulate_survey(repo, survey_config, n_processes=processes, progress=progress)
-    except (FileExistsError, SurveyExistsError) as error:
+        with _complete(repo) as root, show_progress("Drawing", "visit", _LOG) as progress:
+            summary = simulate_survey(root, survey_config, n_processes=processes, progress=progress)
+    except SurveyExistsError as error:
         raise click.ClickException(str(error)) from error
-    click.echo(_describe(summary))
+    click.echo(_describe(dataclasses.replace(summary, root=repo)))
+
+
+@contextlib.contextmanager
+def _complete(repo: str) -> Iterator[str]:
+    """Give the root of the repository; of one that is to be made it is a
+    temporary one, until it is complete.
+    """
+    from lsst.resources import ResourcePath
+
+    from .._output import making_folder, replacing
+
+    root = ResourcePath(repo, forceDirectory=True)
+    path = Path(root.ospath) if root.isLocal else None
+    if path is None or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
+        yield repo
+        return
+    with making_folder(path.parent), replacing(path) as temporary:
+        yield str(temporary)
 
 
 def _make_config(overrides: Mapping[str, str], path: str | None) -> SimulateSurveyConfig:
@@ -72,30 +90,6 @@ def _make_config(overrides: Mapping[str, str], path: str | None) -> SimulateSurv
         # A FieldValidationError goes on to say where the field was defined.
         raise click.ClickException(f"Configuration: {str(error).splitlines()[0]}") from error
     return config
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show how far the simulation is: a bar on a terminal, else messages."""
-    if not sys.stderr.isatty():
-        from lsst.utils.logging import PeriodicLogger
-
-        logger = PeriodicLogger(_LOG, interval=_INTERVAL)
-
-        def log(done: int, total: int) -> None:
-            logger.log("Drew %d of %d visits.", done, total)
-
-        yield log
-        return
-    from tqdm import tqdm
-
-    with tqdm(desc="Drawing visits", unit="visit") as bar:
-
-        def advance(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield advance
 
 
 def _describe(summary: SurveySummary) -> str:

@@ -40,6 +40,7 @@ from typing import NamedTuple
 import numpy as np
 from astropy.table import Table
 
+from .._output import replacing
 from .._planets import GM_SUN
 from .._schema import ORBIT_COLUMNS, validate_table
 from ._designations import designation_key
@@ -179,7 +180,8 @@ def write_orbits(orbits: Table, path: str | Path) -> None:
         Raised if the table has other columns.
     """
     validate_table(orbits, ORBIT_COLUMNS)
-    orbits.write(path, format="ascii.csv", overwrite=True)
+    with replacing(Path(path)) as temporary:
+        orbits.write(temporary, format="ascii.csv")
 
 
 def offset_mean_anomaly(orbits: Table, angle: float) -> Table:

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._output import replacing
 from ._designations import full_name, tidy_name
 from ._rows import (
     Orbit,
@@ -344,5 +345,6 @@ def query_sbdb(orbit_class: str, *, save_as: str | Path | None = None, **options
     """
     text = fetch_sbdb(orbit_class, **options)
     if save_as is not None:
-        Path(save_as).write_text(text, encoding="utf-8")
+        with replacing(Path(save_as)) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     return parse_sbdb_json(text, f"sbdb:{orbit_class}", f"JPL SBDB, class {orbit_class}")

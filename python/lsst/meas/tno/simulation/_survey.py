@@ -11,7 +11,7 @@ import dataclasses
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -244,14 +244,35 @@ def _write_visit_in_worker(index: int) -> list[WrittenImages]:
 
 
 def _store(butler: Butler, scene: Scene, written: list[WrittenImages]) -> None:
-    """Register the survey and take its files into the repository."""
+    """Register the survey and take its files into the repository; or leave
+    that as it was.
+    """
     config = scene.config
     types = _dataset_types(butler, config)
-    for dataset_type in types.values():
-        butler.registry.registerDatasetType(dataset_type)
-    insert_records(butler.registry, scene)
-    butler.collections.register(config.run, CollectionType.RUN)
-    files = [
+    with contextlib.ExitStack() as undo:
+        for dataset_type in types.values():
+            if butler.registry.registerDatasetType(dataset_type):
+                undo.callback(butler.registry.removeDatasetType, dataset_type.name)
+        if butler.collections.register(config.run, CollectionType.RUN):
+            undo.callback(butler.collections.x_remove, config.run)
+        with butler.transaction():
+            insert_records(butler.registry, scene)
+            butler.ingest(*_list_files(butler, config, types, written), transfer="move")
+            truth = make_truth_table(images.truth for images in written)
+            butler.put(truth, types[config.objects_name], run=config.run)
+        undo.pop_all()
+    butler.collections.register(config.collection, CollectionType.CHAINED)
+    butler.collections.redefine_chain(config.collection, [config.run])
+
+
+def _list_files(
+    butler: Butler,
+    config: SimulateSurveyConfig,
+    types: Mapping[str, DatasetType],
+    written: list[WrittenImages],
+) -> list[FileDataset]:
+    """Return the images, and where they go."""
+    return [
         FileDataset(
             path=str(path),
             refs=[
@@ -267,11 +288,6 @@ def _store(butler: Butler, scene: Scene, written: list[WrittenImages]) -> None:
         for images in written
         for name, path in images.paths.items()
     ]
-    butler.ingest(*files, transfer="move")
-    truth = make_truth_table(images.truth for images in written)
-    butler.put(truth, types[config.objects_name], run=config.run)
-    butler.collections.register(config.collection, CollectionType.CHAINED)
-    butler.collections.redefine_chain(config.collection, [config.run])
 
 
 def _dataset_types(butler: Butler, config: SimulateSurveyConfig) -> dict[str, DatasetType]:

@@ -2,6 +2,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Definitions of the subcommands; what they do is imported when they run."""
 
-__all__ = ("ingest_tno_orbits", "simulate_tno_survey")
+__all__ = (
+    "export_tno_candidates",
+    "export_tno_sequences",
+    "ingest_tno_orbits",
+    "list_tno_classifiers",
+    "simulate_tno_survey",
+)
 
 from .commands import ingest_tno_orbits, simulate_tno_survey
+from .export import export_tno_candidates, export_tno_sequences, list_tno_classifiers

@@ -1,6 +1,6 @@
 # This file is part of meas_tno.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Definitions of the subcommands of ``butler``."""
+"""Definitions of the subcommands of ``butler`` that fill a repository."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from typing import Any
 import click
 
 from lsst.daf.butler.cli.opt import config_file_option, config_option, processes_option, repo_argument
-from lsst.daf.butler.cli.utils import ButlerCommand, split_commas
+from lsst.daf.butler.cli.utils import split_commas
+
+from ._options import complete_collections, subcommand
 
 _EXAMPLE = """\b
 Example, a survey of 24 visits in one band:
@@ -20,11 +22,10 @@ Example, a survey of 24 visits in one band:
 """
 
 
-@click.command(
-    name="simulate-tno-survey",
+@subcommand(
+    "simulate-tno-survey",
     short_help="Make a repository of simulated visits with slowly moving objects.",
-    cls=ButlerCommand,
-    epilog=_EXAMPLE,
+    example=_EXAMPLE,
 )
 @repo_argument(
     required=True,
@@ -71,11 +72,10 @@ Use them with: pipetask run -i tno/orbits,...
 """
 
 
-@click.command(
-    name="ingest-tno-orbits",
+@subcommand(
+    "ingest-tno-orbits",
     short_help="Write a catalog of orbits of trans-Neptunian objects or comets.",
-    cls=ButlerCommand,
-    epilog=_INGEST_EXAMPLE,
+    example=_INGEST_EXAMPLE,
 )
 @repo_argument(required=True, help="REPO is the path or URI of a butler repository.")
 @click.argument("file", nargs=-1, type=click.Path(exists=True, dir_okay=False))
@@ -100,6 +100,7 @@ Use them with: pipetask run -i tno/orbits,...
     metavar="COLLECTION",
     default="tno/orbits",
     show_default=True,
+    shell_complete=complete_collections,
     help="RUN collection to write tno_orbits to; give it to pipetask as an input: -i tno/orbits,...",
 )
 @click.option("--replace", is_flag=True, help="Replace the catalog of the run, and files that are saved.")

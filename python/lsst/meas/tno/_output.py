@@ -1,0 +1,61 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that are either there as a whole, or not at all."""
+
+from __future__ import annotations
+
+__all__ = ("making_folder", "replacing")
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write a file or a folder to, and give it its
+    name once it is complete. If that fails, nothing of it stays behind.
+
+    Parameters
+    ----------
+    path
+        Path that the file or folder is to have. What has it now is replaced.
+
+    Yields
+    ------
+    temporary : `pathlib.Path`
+        Path of the same name in a temporary folder beside it.
+    """
+    try:
+        directory = tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent)
+    except OSError as error:
+        # It would name a file that nobody knows.
+        raise type(error)(error.errno, error.strerror, str(path)) from error
+    with directory as folder:
+        temporary = Path(folder, path.name)
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def making_folder(path: Path) -> Iterator[None]:
+    """Make a folder, and remove it again if it was made for nothing.
+
+    Parameters
+    ----------
+    path
+        Path of the folder; those that it is in are made, too.
+    """
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            # Only folders that are empty can be removed like this.
+            for folder in made:
+                folder.rmdir()
