@@ -97,6 +97,8 @@ class Patch:
             where = f"tract = {patch['tract']} AND patch = {self.patch} AND skymap = '{patch['skymap']}'"
             with butler.query() as query:
                 refs = set(query.where(where).datasets(self.image, find_first=True))
+            region = butler.registry.expandDataId(patch).region
+            assert region is not None
             cutouts = (
                 ExtractCutoutsTask(config=extract)
                 .run(
