@@ -2,110 +2,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import numpy as np
 import pytest
+from warp_builders import (
+    ALL_KERNELS,
+    affine_about,
+    blank_cutouts,
+    draw_psfs,
+    draw_stars,
+    impulse_responses,
+    random_affines,
+)
 
-from lsst.meas.tno import ImageSequences, MaskBit
-from lsst.meas.tno._sequences import Injection
-from lsst.meas.tno.geometry import apply_affine, north_up_affine, pixel_area
-from lsst.meas.tno.warping import KERNELS, required_cutout_size, warp_sequences
-
-ALL_KERNELS = ("lanczos3", "lanczos5", "bicubic", "bilinear")
-
-
-def affine_about(
-    size: int, angle: float, *, scale: float = 0.2, parity: int = 1, offset: tuple[float, float] = (0.0, 0.0)
-) -> np.ndarray:
-    """Return the map from pixels to sky of a cutout whose middle, moved by
-    an offset in pixels, is the tangent point. Angles are in degrees.
-    """
-    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-    linear = scale * np.array([[-parity * cos, sin], [parity * sin, cos]])
-    centre = (size - 1) / 2 + np.array(offset)
-    return np.column_stack([linear, -linear @ centre])
-
-
-def random_affines(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> np.ndarray:
-    """Return maps of any rotation, parity and sub-pixel shift, and of
-    slightly different scales.
-    """
-    flat = [
-        affine_about(
-            size,
-            rng.uniform(0, 360),
-            scale=rng.uniform(0.19, 0.21),
-            parity=int(rng.choice([-1, 1])),
-            offset=tuple(rng.uniform(-0.5, 0.5, 2)),
-        )
-        for _ in range(math.prod(shape))
-    ]
-    return np.reshape(flat, (*shape, 2, 3))
-
-
-def blank_cutouts(
-    affines: np.ndarray, size: int, *, psf_size: int = 25, sigma: float = 1.0
-) -> ImageSequences:
-    """Return sequences of empty images with maps ``(n, n_times, 2, 3)``."""
-    n, n_times = affines.shape[:2]
-    sequences = ImageSequences.full(n, T=n_times, H=size, W=size, K=psf_size)
-    sequences.sequence_id[:] = np.arange(n)
-    sequences.centre_ra[:], sequences.centre_dec[:] = 40.0, -30.0
-    sequences.valid[:] = True
-    sequences.visit[:], sequences.band[:] = np.arange(n_times), 2
-    sequences.mjd[:] = 60000.0 + np.arange(n_times)
-    sequences.image[:], sequences.variance[:], sequences.mask[:] = 0.0, sigma**2, 0
-    sequences.noise_scale[:] = 1.0
-    sequences.pixel_to_sky[:] = affines
-    sequences.psf[:] = 0.0
-    sequences.psf[:, :, psf_size // 2, psf_size // 2] = 1.0
-    return sequences
-
-
-def profile(dx: np.ndarray, dy: np.ndarray, fwhm: float, beta: float | None) -> np.ndarray:
-    """Return a Moffat profile, or without beta a Gaussian one, of unit flux
-    for a unit area of the pixel.
-    """
-    r2 = dx**2 + dy**2
-    if beta is None:
-        sigma2 = fwhm**2 / (8 * math.log(2))
-        return np.exp(-r2 / (2 * sigma2)) / (2 * math.pi * sigma2)
-    a2 = fwhm**2 / 4 / (2 ** (1 / beta) - 1)
-    return (beta - 1) / (math.pi * a2) * (1 + r2 / a2) ** -beta
-
-
-def draw_stars(
-    affines: np.ndarray, size: int, xi: np.ndarray, eta: np.ndarray, fwhm: float, beta: float | None
-) -> np.ndarray:
-    """Return images of stars of unit flux at sky positions, arcsec; ``fwhm``
-    is that of the PSF with the pixel in it.
-    """
-    y, x = np.mgrid[:size, :size]
-    star_xi, star_eta = apply_affine(affines[..., None, None, :, :], x, y)
-    value = profile(
-        star_xi - np.asarray(xi)[..., None, None], star_eta - np.asarray(eta)[..., None, None], fwhm, beta
-    )
-    return value * pixel_area(affines)[..., None, None]
-
-
-def draw_psfs(affines: np.ndarray, size: int, fwhm: float, beta: float | None) -> np.ndarray:
-    """Return the PSFs on native pixels, of sum 1 and centred."""
-    centred = affines.copy()
-    centred[..., 2] = -affines[..., :2].sum(axis=-1) * (size // 2)
-    psf = draw_stars(centred, size, np.zeros(affines.shape[:-2]), np.zeros(affines.shape[:-2]), fwhm, beta)
-    return psf / psf.sum(axis=(-2, -1), keepdims=True)
-
-
-def impulse_responses(affine: np.ndarray, size: int, warp_size: int, kernel: str) -> np.ndarray:
-    """Return the weights of every input pixel in every output pixel,
-    ``(warp_size**2, size**2)``, from images with one pixel of 1 each.
-    """
-    sequences = blank_cutouts(np.broadcast_to(affine, (1, size**2, 2, 3)), size)
-    sequences.image.reshape(size**2, size**2)[np.diag_indices(size**2)] = 1.0
-    warped = warp_sequences(sequences, warp_size=warp_size, kernel=kernel)
-    return warped.image.reshape(size**2, warp_size**2).T.astype(float)
+from lsst.meas.tno.geometry import north_up_affine, pixel_area
+from lsst.meas.tno.warping import KERNELS, warp_sequences
 
 
 def flux_and_shift(
@@ -153,11 +65,16 @@ def aliased_flux(affine: np.ndarray, kernel: str, xi: float, eta: float, fwhm: f
 
 
 WORST_ANGLES = (45.0, math.degrees(math.atan(1 / 2)))
+
+
 """Rotations at which waves along the axes of two grids of equal pixels come
 close to each other: with bilinear, a star's flux is off most here.
 """
 
+
 BILINEAR_FLUX = {0.6: 0.008, 0.8: 0.0035}
+
+
 """By how much bilinear may change the flux of a star, by FWHM in arcsec;
 0.002, as for the others, from 0.95 on. See `test_flux_that_bilinear_aliases`.
 """
@@ -351,166 +268,3 @@ def test_flat_sky_of_another_pixel_area() -> None:
     for kernel in ALL_KERNELS:
         warped = warp_sequences(sequences, warp_size=11, pixel_scale=0.22, kernel=kernel)
         np.testing.assert_allclose(warped.image, 100 * 0.22**2, rtol=1e-5)
-
-
-@pytest.mark.parametrize("kernel", ALL_KERNELS)
-def test_bits_spread_to_what_the_kernel_touches(kernel: str) -> None:
-    size, warp_size = 28, 11
-    affine = affine_about(size, 25.0, offset=(0.1, 0.3))
-    weights = impulse_responses(affine, size, warp_size, kernel).reshape(warp_size, warp_size, size, size)
-    sequences = blank_cutouts(affine[None, None], size)
-    plain = warp_sequences(sequences, warp_size=warp_size, kernel=kernel)
-    sequences.mask[0, 0, 13, 12] = MaskBit.NO_DATA
-    sequences.image[0, 0, 13, 12] = sequences.variance[0, 0, 13, 12] = np.nan
-    sequences.mask[0, 0, 15, 16] = MaskBit.SATURATED | MaskBit.DETECTED
-    sequences.mask[0, 0, 10, 15] = MaskBit.INJECTED
-    warped = warp_sequences(sequences, warp_size=warp_size, kernel=kernel)
-    expected = (weights[:, :, 13, 12] != 0) * MaskBit.NO_DATA
-    expected |= (weights[:, :, 15, 16] != 0) * (MaskBit.SATURATED | MaskBit.DETECTED)
-    expected |= (weights[:, :, 10, 15] != 0) * MaskBit.INJECTED
-    np.testing.assert_array_equal(warped.mask[0, 0], expected)
-    no_data = (expected & MaskBit.NO_DATA) != 0
-    assert 0 < no_data.sum() < no_data.size
-    for name in ("image", "variance"):
-        pixels, expected_pixels = (getattr(table, name)[0, 0] for table in (warped, plain))
-        np.testing.assert_array_equal(np.isnan(pixels), no_data)
-        np.testing.assert_allclose(pixels[~no_data], expected_pixels[~no_data], rtol=1e-6)
-    warped.validate()
-
-
-@pytest.mark.parametrize("kernel", ALL_KERNELS)
-def test_whole_pixels_touch_nothing_else(kernel: str) -> None:
-    # The grid of the cutout itself: all of it, to the edge, is copied.
-    rng = np.random.default_rng(8)
-    sequences = blank_cutouts(north_up_affine(35, 0.2)[None, None], 35)
-    sequences.image[:] = rng.normal(size=sequences.image.shape)
-    sequences.mask[0, 0, 3, 4], sequences.mask[0, 0, 8, 8] = MaskBit.NO_DATA, MaskBit.BAD
-    sequences.image[0, 0, 3, 4] = sequences.variance[0, 0, 3, 4] = np.nan
-    warped = warp_sequences(sequences, warp_size=35, kernel=kernel)
-    np.testing.assert_array_equal(warped.mask, sequences.mask)
-    np.testing.assert_allclose(warped.image, sequences.image, rtol=1e-6)
-    np.testing.assert_allclose(warped.variance, sequences.variance, rtol=1e-6)
-    assert warped.noise_scale[0, 0] == pytest.approx(1.0, rel=1e-5)
-
-
-def test_kernel_beyond_the_cutout_is_no_data() -> None:
-    sequences = blank_cutouts(affine_about(20, 0.0, offset=(0.5, 0.5))[None, None], 20)
-    warped = warp_sequences(sequences, warp_size=21, kernel="bilinear", pixel_scale=0.19)
-    # The centre of the grid is at 10; 0 to 19 is covered by both pixels.
-    position = 10 + 0.95 * np.arange(-10, 11)
-    is_covered = (position >= 0) & (position <= 19)
-    expected = ~(is_covered & is_covered[:, None])
-    np.testing.assert_array_equal((warped.mask[0, 0] & MaskBit.NO_DATA) != 0, expected)
-    warped.validate()
-
-
-def test_missing_pixels_without_their_bit() -> None:
-    sequences = blank_cutouts(affine_about(30, 10.0)[None, None], 30)
-    sequences.variance[0, 0, 15, 15] = np.nan
-    warped = warp_sequences(sequences)
-    assert np.isnan(warped.image).any()
-    warped.validate()
-
-
-def test_padding_stays_padding() -> None:
-    sequences = blank_cutouts(random_affines(np.random.default_rng(9), (3, 4), 40), 40)
-    missing = ImageSequences.full(3, T=4, H=40, W=40, K=25)
-    for column, array in sequences.items():
-        if column.shape[:1] == ("T",):
-            array[1, 2:] = getattr(missing, column.name)[1, 2:]
-            array[2] = getattr(missing, column.name)[2]
-    warped = warp_sequences(sequences)
-    expected = ImageSequences.full(3, T=4, H=15, W=15, K=25)
-    for column, array in warped.items():
-        if column.shape[:1] == ("T",):
-            np.testing.assert_array_equal(array[~warped.valid], getattr(expected, column.name)[~warped.valid])
-    assert np.all(np.isfinite(warped.image[warped.valid]))
-    assert np.all(np.isfinite(warped.noise_scale[warped.valid]))
-    warped.validate()
-
-
-def test_threads_and_input_that_is_not_contiguous() -> None:
-    rng = np.random.default_rng(10)
-    sequences = blank_cutouts(random_affines(rng, (20, 6), 40), 40)
-    sequences.image[:] = rng.normal(size=sequences.image.shape)
-    sequences.mask[rng.uniform(size=sequences.mask.shape) < 0.001] = MaskBit.BAD
-    one = warp_sequences(sequences)
-    two = warp_sequences(sequences, n_threads=2)
-    for column, array in one.items():
-        assert array.tobytes() == getattr(two, column.name).tobytes(), column.name
-    odd = dataclasses.replace(
-        sequences,
-        **{c.name: a[:, 1::2] for c, a in sequences.items() if c.shape[:1] == ("T",)},
-    )
-    assert warp_sequences(odd).image.tobytes() == one.image[:, 1::2].tobytes()
-
-
-def test_truth_of_injected_objects() -> None:
-    affines = random_affines(np.random.default_rng(11), (2, 3), 40)
-    sequences = blank_cutouts(affines, 40)
-    xi, eta = np.array([0.3, -1.4, 1.55]), np.array([-0.5, 1.4, 0.2])
-    sequences.injection = Injection.full(2, T=3)
-    for name in ("injected", "inj_flux", "snr"):
-        getattr(sequences.injection, name)[0] = 7.0
-    for time in range(3):
-        linear, offset = affines[0, time, :, :2], affines[0, time, :, 2]
-        x, y = np.linalg.solve(linear, [xi[time], eta[time]] - offset)
-        sequences.injection.inj_x[0, time], sequences.injection.inj_y[0, time] = x, y
-    warped = warp_sequences(sequences)
-    truth = warped.injection
-    assert truth is not None
-    np.testing.assert_allclose(truth.inj_x[0], 7 - xi / 0.2, atol=1e-9)
-    np.testing.assert_allclose(truth.inj_y[0], 7 + eta / 0.2, atol=1e-9)
-    # The grid ends 1.5 arcsec from its centre.
-    np.testing.assert_array_equal(truth.inj_flux, [[7.0, 7.0, 0.0], [0.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(truth.snr, sequences.injection.snr)
-    np.testing.assert_array_equal(sequences.injection.inj_flux[0], 7.0)
-    assert np.all(np.isnan(truth.inj_x[1]))
-    warped.validate()
-
-
-@pytest.mark.parametrize("kernel", ALL_KERNELS)
-def test_required_cutout_size(kernel: str) -> None:
-    size = required_cutout_size(15, 0.2, kernel)
-    angles = np.arange(0, 90, 5.0)
-    offsets = [(0.5, 0.5), (-0.499, -0.499), (0.5, -0.499)]
-
-    def n_missing(size: int) -> int:
-        affines = [[affine_about(size, angle, offset=offset) for angle in angles] for offset in offsets]
-        warped = warp_sequences(blank_cutouts(np.array(affines), size), kernel=kernel)
-        return int(np.sum((warped.mask & MaskBit.NO_DATA) != 0))
-
-    assert n_missing(size) == 0
-    assert n_missing(size - 1) > 0
-    assert required_cutout_size(15, 0.2, kernel, 0.1) > size
-
-
-def test_impossible_arguments() -> None:
-    sequences = blank_cutouts(affine_about(18, 0.0)[None, None], 18)
-    with pytest.raises(
-        ValueError, match="18x18 pixels are too small for a warp of 31x31.*cutout_size at least 49"
-    ):
-        warp_sequences(sequences, warp_size=31)
-    with pytest.raises(ValueError, match="no kernel 'sinc'; choose one of lanczos3"):
-        warp_sequences(sequences, kernel="sinc")
-    with pytest.raises(ValueError, match="pixel_scale=0.0"):
-        warp_sequences(sequences, pixel_scale=0.0)
-    sequences.pixel_to_sky[0, 0, 0] = sequences.pixel_to_sky[0, 0, 1]
-    with pytest.raises(ValueError, match="no invertible pixel_to_sky.*visit 0, detector -1"):
-        warp_sequences(sequences)
-
-
-def test_no_sequences() -> None:
-    sequences = blank_cutouts(np.zeros((0, 4, 2, 3)), 40)
-    assert warp_sequences(sequences).image.shape == (0, 4, 15, 15)
-
-
-@pytest.mark.parametrize("kernel", ALL_KERNELS)
-def test_table_of_kernel(kernel: str) -> None:
-    exact = KERNELS[kernel].weights(np.linspace(0, 1, 5000))
-    table = KERNELS[kernel].table.astype(float)
-    phases = np.linspace(0, 1, len(table))
-    for j in range(KERNELS[kernel].n_taps):
-        interpolated = np.interp(np.linspace(0, 1, 5000), phases, table[:, j])
-        np.testing.assert_allclose(interpolated, exact[:, j], atol=2.5e-6)
-    np.testing.assert_allclose(table.sum(axis=1), 1.0, rtol=1e-6)

@@ -21,6 +21,10 @@ the kernel's second derivative (5 a pixel^2 at most), 2.4e-6.
 """
 
 
+LANES = 4
+"""Numbers that vector registers hold at least."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Kernel:
     """A separable interpolation kernel, in input pixels."""
@@ -50,6 +54,13 @@ class Kernel:
         """
         return tuple(range(1 - self.radius, self.radius + 1))
 
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """Columns of `padded_table`, for compiled code like `taps`
+        (`tuple` [`int`]).
+        """
+        return tuple(range(-(-self.n_taps // LANES) * LANES))
+
     def weights(self, phase: np.ndarray) -> np.ndarray:
         """Return the weights of the input pixels about a position.
 
@@ -77,6 +88,13 @@ class Kernel:
         `numpy.float32`, ``(N_PHASES + 1, n_taps)``).
         """
         return self.weights(np.linspace(0.0, 1.0, N_PHASES + 1)).astype(np.float32)
+
+    @functools.cached_property
+    def padded_table(self) -> np.ndarray:
+        """The same with columns of zeros, to fill vector registers
+        (`numpy.ndarray`).
+        """
+        return np.pad(self.table, ((0, 0), (0, len(self.lanes) - self.n_taps)))
 
 
 def _lanczos(radius: int) -> Kernel:

@@ -31,32 +31,14 @@ scale; they have 1e-4 of the weight.
 
 
 @jit
-def _set_weights(phase, table, taps, weights):  # type: ignore[no-untyped-def]
+def _set_weights(phase, table, lanes, weights):  # type: ignore[no-untyped-def]
     """Interpolate in the table of a kernel."""
     position = phase * (len(table) - 1)
     row = min(int(position), len(table) - 2)
     fraction = np.float32(position - row)
-    for j in range(len(taps)):
+    for j in range(len(lanes)):
         weight = table[row, j] + fraction * (table[row + 1, j] - table[row, j])
         weights[j] = weight if abs(weight) >= NEGLIGIBLE else np.float32(0.0)
-
-
-@jit
-def _touched_bits(mask, x0, y0, wx, wy, taps):  # type: ignore[no-untyped-def]
-    """Return the bits of the pixels with non-zero weight; those outside of
-    the image are NO_DATA.
-    """
-    height, width = mask.shape
-    bits = np.uint8(0)
-    for j in range(len(taps)):
-        for i in range(len(taps)):
-            if wy[j] != 0 and wx[i] != 0:
-                x, y = x0 + i, y0 + j
-                if 0 <= x < width and 0 <= y < height:
-                    bits |= mask[y, x]
-                else:
-                    bits |= NO_DATA
-    return bits
 
 
 @jit
@@ -69,36 +51,48 @@ def _all_touched(wx, wy, taps):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _box_bits(mask, x0, y0, taps):  # type: ignore[no-untyped-def]
-    """Return the bits of all pixels under the kernel."""
-    bits = np.uint8(0)
+def _touched_bits(bits, x0, y0, wx, wy, taps, height, width):  # type: ignore[no-untyped-def]
+    """Return the bits of the pixels with non-zero weight; those outside of
+    the image are NO_DATA.
+    """
+    touched = np.uint8(0)
     for j in range(len(taps)):
         for i in range(len(taps)):
-            bits |= mask[np.uintp(y0 + j), np.uintp(x0 + i)]
-    return bits
+            if wy[j] != 0 and wx[i] != 0:
+                x, y = x0 + i, y0 + j
+                if 0 <= x < width and 0 <= y < height:
+                    touched |= bits[y, x]
+                else:
+                    touched |= NO_DATA
+    return touched
 
 
 @jit
-def _weighted_sums(image, variance, x0, y0, wx, wy, taps):  # type: ignore[no-untyped-def]
-    """Return the sums of weight * image and weight^2 * variance."""
+def _weighted_sums(image, variance, x0, y0, wx, wy, taps, lanes):  # type: ignore[no-untyped-def]
+    """Return the sums of weight * image and weight^2 * variance.
+
+    Down the columns first, which are then side by side in vector registers;
+    beyond the kernel, columns have the weight zero.
+    """
     value = np.float32(0.0)
     noise = np.float32(0.0)
-    for j in range(len(taps)):
-        row_value = np.float32(0.0)
-        row_noise = np.float32(0.0)
-        for i in range(len(taps)):
-            y, x = np.uintp(y0 + j), np.uintp(x0 + i)
-            row_value += wx[i] * image[y, x]
-            row_noise += wx[i] * wx[i] * variance[y, x]
-        value += wy[j] * row_value
-        noise += wy[j] * wy[j] * row_noise
+    for i in range(len(lanes)):
+        x = np.uintp(x0 + i)
+        column_value = np.float32(0.0)
+        column_noise = np.float32(0.0)
+        for j in range(len(taps)):
+            y = np.uintp(y0 + j)
+            column_value += wy[j] * image[y, x]
+            column_noise += wy[j] * wy[j] * variance[y, x]
+        value += wx[i] * column_value
+        noise += wx[i] * wx[i] * column_noise
     return value, noise
 
 
 @jit
 def _touched_sums(image, variance, x0, y0, wx, wy, taps):  # type: ignore[no-untyped-def]
-    """Return the same sums where pixels without weight may be NaN or lie
-    outside of the image.
+    """Return the same sums where pixels without weight may lie outside of the
+    image.
     """
     value = np.float32(0.0)
     noise = np.float32(0.0)
@@ -112,45 +106,117 @@ def _touched_sums(image, variance, x0, y0, wx, wy, taps):  # type: ignore[no-unt
 
 
 @jit
-def _resample_image(image, variance, mask, affine, table, taps, wx, wy, out_image, out_variance, out_mask):  # type: ignore[no-untyped-def]
-    height, width = image.shape
-    n = len(taps)
-    area = np.float32(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0]))
-    any_bits = np.uint8(0)
-    for pixel in mask.reshape(-1):
-        any_bits |= pixel
-    for row in range(out_image.shape[0]):
-        for column in range(out_image.shape[1]):
-            x = affine[0, 0] * column + affine[0, 1] * row + affine[0, 2]
-            y = affine[1, 0] * column + affine[1, 1] * row + affine[1, 2]
-            if not (-1 < x < width and -1 < y < height):
-                continue
-            x_floor, y_floor = np.floor(x), np.floor(y)
-            _set_weights(x - x_floor, table, taps, wx)
-            _set_weights(y - y_floor, table, taps, wy)
-            x0, y0 = int(x_floor) - n // 2 + 1, int(y_floor) - n // 2 + 1
-            is_inside = x0 >= 0 and y0 >= 0 and x0 + n <= width and y0 + n <= height
-            bits = NO_DATA
-            if is_inside:
-                bits = _box_bits(mask, x0, y0, taps) if any_bits else np.uint8(0)
-            if bits == 0 or (is_inside and bits & NO_DATA == 0 and _all_touched(wx, wy, taps)):
-                value, noise = _weighted_sums(image, variance, x0, y0, wx, wy, taps)
-            else:
-                bits = _touched_bits(mask, x0, y0, wx, wy, taps)
-                out_mask[row, column] = bits
-                if bits & NO_DATA:
-                    continue
-                value, noise = _touched_sums(image, variance, x0, y0, wx, wy, taps)
-            if not (np.isfinite(value) and np.isfinite(noise)):
-                out_mask[row, column] = bits | NO_DATA
-                continue
-            out_image[row, column] = area * value
-            out_variance[row, column] = area * area * noise
-            out_mask[row, column] = bits
+def _span(along_column, along_row, offset, last, n_taps, length):  # type: ignore[no-untyped-def]
+    """Return the first and last but one input pixel that a grid reaches on
+    one axis, inside of the image.
+    """
+    lowest = offset + min(along_column * last, 0.0) + min(along_row * last, 0.0)
+    highest = offset + max(along_column * last, 0.0) + max(along_row * last, 0.0)
+    # One more on either side is for rounding.
+    first = min(max(np.floor(lowest) - n_taps // 2, 0.0), float(length))
+    stop = min(max(np.floor(highest) + n_taps // 2 + 2, first), float(length))
+    return int(first), int(stop)
 
 
 @jit
-def resample_images(image, variance, mask, use, affine, table, taps, out_image, out_variance, out_mask):  # type: ignore[no-untyped-def]
+def _load(image, variance, mask, x0, y0, height, width, lanes, flux, noise, bits):  # type: ignore[no-untyped-def]
+    """Copy what a grid reaches, with zeros for what is missing, and return
+    all of its bits.
+    """
+    any_bits = np.uint8(0)
+    for y in range(height):
+        for x in range(width):
+            value, error = image[y0 + y, np.uintp(x0 + x)], variance[y0 + y, np.uintp(x0 + x)]
+            is_there = np.isfinite(value) and np.isfinite(error)
+            flux[y, np.uintp(x)] = value if is_there else np.float32(0.0)
+            noise[y, np.uintp(x)] = error if is_there else np.float32(0.0)
+            pixel_bits = mask[y0 + y, np.uintp(x0 + x)] | (np.uint8(0) if is_there else NO_DATA)
+            bits[y, np.uintp(x)] = pixel_bits
+            any_bits |= pixel_bits
+        for x in range(len(lanes)):
+            flux[y, width + x] = np.float32(0.0)
+            noise[y, width + x] = np.float32(0.0)
+    return any_bits
+
+
+@jit
+def _gather_bits(bits, height, width, taps, rows, near):  # type: ignore[no-untyped-def]
+    """Put the bits of all pixels under a kernel at the first of them."""
+    n = len(taps)
+    for y in range(height):
+        for x in range(width - n + 1):
+            gathered = np.uint8(0)
+            for i in range(n):
+                gathered |= bits[y, np.uintp(x + i)]
+            rows[y, np.uintp(x)] = gathered
+    for y in range(height - n + 1):
+        for x in range(width - n + 1):
+            gathered = np.uint8(0)
+            for j in range(n):
+                gathered |= rows[y + j, np.uintp(x)]
+            near[y, np.uintp(x)] = gathered
+
+
+@jit
+def _resample_image(  # type: ignore[no-untyped-def]
+    image,
+    variance,
+    mask,
+    affine,
+    table,
+    taps,
+    lanes,
+    wx,
+    wy,
+    flux,
+    noise,
+    bits,
+    rows,
+    near,
+    out_image,
+    out_variance,
+    out_mask,
+):
+    n, size = len(taps), len(out_image)
+    area = np.float32(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0]))
+    x_first, x_stop = _span(affine[0, 0], affine[0, 1], affine[0, 2], size - 1, n, image.shape[1])
+    y_first, y_stop = _span(affine[1, 0], affine[1, 1], affine[1, 2], size - 1, n, image.shape[0])
+    height, width = y_stop - y_first, x_stop - x_first
+    any_bits = _load(image, variance, mask, x_first, y_first, height, width, lanes, flux, noise, bits)
+    if any_bits:
+        _gather_bits(bits, height, width, taps, rows, near)
+    for row in range(size):
+        for column in range(size):
+            x = affine[0, 0] * column + affine[0, 1] * row + affine[0, 2]
+            y = affine[1, 0] * column + affine[1, 1] * row + affine[1, 2]
+            if not (-1 < x < image.shape[1] and -1 < y < image.shape[0]):
+                continue
+            x_floor, y_floor = np.floor(x), np.floor(y)
+            _set_weights(x - x_floor, table, lanes, wx)
+            _set_weights(y - y_floor, table, lanes, wy)
+            x0 = int(x_floor) - n // 2 + 1 - x_first
+            y0 = int(y_floor) - n // 2 + 1 - y_first
+            is_inside = x0 >= 0 and y0 >= 0 and x0 + n <= width and y0 + n <= height
+            near_bits = np.uint8(0)
+            if is_inside and any_bits:
+                near_bits = near[y0, x0]
+            if not is_inside or (near_bits and not _all_touched(wx, wy, taps)):
+                near_bits = _touched_bits(bits, x0, y0, wx, wy, taps, height, width)
+            out_mask[row, column] = near_bits
+            if near_bits & NO_DATA:
+                continue
+            if is_inside:
+                value, value_noise = _weighted_sums(flux, noise, x0, y0, wx, wy, taps, lanes)
+            else:
+                value, value_noise = _touched_sums(flux, noise, x0, y0, wx, wy, taps)
+            out_image[row, column] = area * value
+            out_variance[row, column] = area * area * value_noise
+
+
+@jit
+def resample_images(  # type: ignore[no-untyped-def]
+    image, variance, mask, use, affine, table, taps, lanes, out_image, out_variance, out_mask
+):
     """Resample the images that are to be used, all planes in one pass.
 
     What has no data keeps the value that it has in ``out_image`` and
@@ -164,14 +230,19 @@ def resample_images(image, variance, mask, use, affine, table, taps, out_image, 
         Whether to resample each image, ``(n,)``.
     affine
         Maps from output to input pixels, ``(n, 2, 3)``.
-    table, taps
-        Weights of the kernel by sub-pixel phase, and an array of the length
-        of the kernel.
+    table, taps, lanes
+        Weights of the kernel by sub-pixel phase, and tuples of the length of
+        the kernel and of a row of the table.
     out_image, out_variance, out_mask
         Planes to write to, ``(n, size, size)``.
     """
-    wx = np.empty(len(taps), np.float32)
-    wy = np.empty(len(taps), np.float32)
+    height, width = image.shape[1:]
+    wx = np.empty(len(lanes), np.float32)
+    wy = np.empty(len(lanes), np.float32)
+    flux = np.empty((height, width + len(lanes)), np.float32)
+    noise = np.empty_like(flux)
+    bits = np.empty((height, width), np.uint8)
+    rows, near = np.empty_like(bits), np.empty_like(bits)
     for i in range(len(image)):
         if use[i]:
             _resample_image(
@@ -181,8 +252,14 @@ def resample_images(image, variance, mask, use, affine, table, taps, out_image, 
                 affine[i],
                 table,
                 taps,
+                lanes,
                 wx,
                 wy,
+                flux,
+                noise,
+                bits,
+                rows,
+                near,
                 out_image[i],
                 out_variance[i],
                 out_mask[i],
@@ -211,7 +288,7 @@ def _pad_shifted(psf, phase, table, taps, weights, rows, padded):  # type: ignor
 
 
 @jit
-def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # type: ignore[no-untyped-def]
+def _resample_psf(padded, affine, phase, table, taps, lanes, wx, wy, field, out):  # type: ignore[no-untyped-def]
     """Resample a padded PSF and return the noise scale of its matched filter.
 
     With weights K_ik of input pixel k in output pixel i, of uniform noise,
@@ -220,7 +297,8 @@ def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # ty
     sum_i a_i^2 v_i.
     """
     n, size = len(taps), len(out)
-    middle, last = (size - 1) // 2, len(padded) - n
+    # Columns beyond the kernel have to be there, too.
+    middle, last = (size - 1) // 2, len(padded) - len(lanes)
     origin = (len(padded) - 1) // 2 - n // 2 + 1
     total, diagonal = np.float32(0.0), np.float32(0.0)
     peak = abs(padded[len(padded) // 2, len(padded) // 2])
@@ -234,17 +312,17 @@ def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # ty
             if not (0 <= x < last and 0 <= y < last):
                 continue
             x0, y0 = int(x), int(y)
-            _set_weights(x - x0, table, taps, wx)
-            _set_weights(y - y0, table, taps, wy)
+            _set_weights(x - x0, table, lanes, wx)
+            _set_weights(y - y0, table, lanes, wy)
             value = np.float32(0.0)
             x_noise, y_noise = np.float32(0.0), np.float32(0.0)
-            for j in range(len(taps)):
-                row_value = np.float32(0.0)
-                for i in range(len(taps)):
-                    row_value += wx[i] * padded[np.uintp(y0 + j), np.uintp(x0 + i)]
-                value += wy[j] * row_value
-                x_noise += wx[j] * wx[j]
-                y_noise += wy[j] * wy[j]
+            for i in range(len(lanes)):
+                column_value = np.float32(0.0)
+                for j in range(len(taps)):
+                    column_value += wy[j] * padded[np.uintp(y0 + j), np.uintp(x0 + i)]
+                value += wx[i] * column_value
+                x_noise += wx[i] * wx[i]
+                y_noise += wy[i] * wy[i]
             out[row, column] = value
             total += value
             if abs(value) < FAINT * peak:
@@ -252,7 +330,7 @@ def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # ty
             weight = value / (x_noise * y_noise)
             diagonal += weight * value
             for j in range(len(taps)):
-                for i in range(len(taps)):
+                for i in range(len(lanes)):
                     field[np.uintp(y0 + j), np.uintp(x0 + i)] += weight * wy[j] * wx[i]
     noise = np.float32(0.0)
     for pixel in field.reshape(-1):
@@ -264,7 +342,9 @@ def _resample_psf(padded, affine, phase, table, taps, wx, wy, field, out):  # ty
 
 
 @jit
-def resample_psfs(psf, use, affine, phase, table, taps, shift_table, shift_taps, out_psf, out_noise_scale):  # type: ignore[no-untyped-def]
+def resample_psfs(  # type: ignore[no-untyped-def]
+    psf, use, affine, phase, table, taps, lanes, shift_table, shift_taps, out_psf, out_noise_scale
+):
     """Resample the PSFs that are to be used, and find their noise scales.
 
     Parameters
@@ -278,24 +358,24 @@ def resample_psfs(psf, use, affine, phase, table, taps, shift_table, shift_taps,
     phase
         Where the star stands, in input pixels from the centre of the pixel
         that it falls in, ``(n, 2)``.
-    table, taps
-        Weights of the kernel by sub-pixel phase, and an array of the length
-        of the kernel.
+    table, taps, lanes
+        Weights of the kernel by sub-pixel phase, and tuples of the length of
+        the kernel and of a row of the table.
     shift_table, shift_taps
         The same of the kernel that moves the PSF to its phase.
     out_psf, out_noise_scale
         Arrays to write to, ``(n, size, size)`` and ``(n,)``.
     """
     size = psf.shape[1]
-    padded = np.empty((size + 4 * len(taps), size + 4 * len(taps)), np.float32)
+    padded = np.empty((size + 4 * len(lanes), size + 4 * len(lanes)), np.float32)
     field = np.empty_like(padded)
     rows = np.empty((size, size), np.float32)
     shift_weights = np.empty(len(shift_taps), np.float32)
-    wx = np.empty(len(taps), np.float32)
-    wy = np.empty(len(taps), np.float32)
+    wx = np.empty(len(lanes), np.float32)
+    wy = np.empty(len(lanes), np.float32)
     for i in range(len(psf)):
         if use[i]:
             _pad_shifted(psf[i], phase[i], shift_table, shift_taps, shift_weights, rows, padded)
             out_noise_scale[i] = _resample_psf(
-                padded, affine[i], phase[i], table, taps, wx, wy, field, out_psf[i]
+                padded, affine[i], phase[i], table, taps, lanes, wx, wy, field, out_psf[i]
             )

@@ -219,8 +219,9 @@ def _warp_block(
         _flat(sequences.mask),
         use,
         affine,
-        kernel.table,
+        kernel.padded_table,
         kernel.taps,
+        kernel.lanes,
         *(array.reshape(-1, *array.shape[2:]) for array in (warped.image, warped.variance, warped.mask)),
     )
     noise_scale = warped.noise_scale.reshape(-1)
@@ -229,8 +230,9 @@ def _warp_block(
         use,
         affine,
         _centre_phase(affine, warped.width),
-        kernel.table,
+        kernel.padded_table,
         kernel.taps,
+        kernel.lanes,
         PSF_SHIFT_KERNEL.table,
         PSF_SHIFT_KERNEL.taps,
         warped.psf.reshape(-1, *warped.psf.shape[2:]),
