@@ -285,7 +285,13 @@ class _Strip:
         return width * self.zoom, height * self.zoom
 
     def panel(self, number: int) -> Image.Image:
-        """Draw one image with its markers."""
+        """Draw one image with its markers.
+
+        Parameters
+        ----------
+        number
+            Number of the image among those that are drawn.
+        """
         grey, usable = self.grey[number, ::-1], self.usable[number, ::-1]
         rgb = np.where(usable[..., np.newaxis], grey[..., np.newaxis], _rgb(_UNUSABLE)).astype(np.uint8)
         panel = Image.fromarray(rgb).resize(self.panel_size, Image.Resampling.NEAREST)

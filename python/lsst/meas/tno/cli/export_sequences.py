@@ -215,7 +215,13 @@ class _Exporter:
     advance: Callable[[int, int], None]
 
     def export_each(self, chosen: Chosen) -> tuple[int, int]:
-        """Write each sequence to a file of its own."""
+        """Write each sequence to a file of its own.
+
+        Parameters
+        ----------
+        chosen
+            The sequences to write.
+        """
         total = sum(len(ids) for _, ids in chosen)
         written = kept = 0
         for ref, ids in chosen:
@@ -228,7 +234,13 @@ class _Exporter:
         return written, kept
 
     def export_arrays(self, chosen: Chosen) -> tuple[int, int]:
-        """Write a file of arrays for each dataset."""
+        """Write a file of arrays for each dataset.
+
+        Parameters
+        ----------
+        chosen
+            The sequences to write.
+        """
         from ..export import write_arrays
 
         total = sum(len(ids) for _, ids in chosen)

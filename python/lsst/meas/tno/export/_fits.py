@@ -171,7 +171,9 @@ def _time_cards(sequences: ImageSequences, row: int, shown: np.ndarray) -> dict[
         "DATE-AVG": (str(tai_iso(average)), "mean of the middles of the exposures"),
         "DATE-END": (str(tai_iso(end)), "end of the last exposure"),
         "MJD-OBS": (begin, "[d] begin of the first exposure"),
+        "MJD-BEG": (begin, "[d] begin of the first exposure"),
         "MJD-AVG": (average, "[d] mean of the middles of the exposures"),
+        "MJD-END": (end, "[d] end of the last exposure"),
         **_finite({"EXPTIME": (np.sum(sequences.exposure_time[row, shown]), "[s] total exposure time")}),
     }
 
