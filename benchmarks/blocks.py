@@ -69,7 +69,8 @@ class InjectedSequences:
     def sequences(self) -> Iterator[ImageSequences]:
         """Yield the sequences that hold an object."""
         with Butler.from_config(self.repo, collections=self.collection) as butler:
-            (ref,) = butler.query_datasets("tno_sequences_injected", where=f"patch = {self.patch}")
+            refs = butler.query_datasets("tno_sequences_injected")
+            (ref,) = (ref for ref in refs if ref.dataId["patch"] == self.patch)
             sequences = ImageSequences.from_table(butler.get(ref))
         assert sequences.injection is not None
         yield sequences[sequences.injection.injected]
@@ -93,7 +94,8 @@ class Patch:
         extract.cutout_size, extract.max_table_size = CUTOUT, 4.0
         warp.warp_size, warp.pixel_scale = WINDOW * N_SIDE, PIXEL_SCALE
         with Butler.from_config(self.repo, collections=self.collection) as butler:
-            (patch,) = butler.query_data_ids("patch", where=f"patch = {self.patch}")
+            data_ids = butler.query_data_ids("patch")
+            (patch,) = (data_id for data_id in data_ids if data_id["patch"] == self.patch)
             where = f"tract = {patch['tract']} AND patch = {self.patch} AND skymap = '{patch['skymap']}'"
             with butler.query() as query:
                 refs = set(query.where(where).datasets(self.image, find_first=True))

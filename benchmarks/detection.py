@@ -38,10 +38,13 @@ from blocks import Block, injected_blocks, patch_blocks, white_blocks
 from detectors import Detector, Logits, matched_filter, read_classifier, threshold_at, untrained
 from tqdm import tqdm
 from white_classifiers import TRAINING, classifier_for_white_noise
+from white_noise import MAX_MOTION
 
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno._efficiency_fit import fit_efficiency
 from lsst.meas.tno.matched_filter._shift_and_stack import information_maps
+from lsst.meas.tno.nn.trajectory_features import FEATURES, displacements, trajectory_features
+from lsst.meas.tno.photometry import TNO_COLOURS
 
 RATES = (1e-2, 1e-3, 1e-4)
 """Rates of false positives per sequence."""
@@ -50,6 +53,12 @@ SNR_BINS = ((2.0, 3.0), (3.0, 4.0), (4.0, 5.0), (5.0, 6.0), (6.0, 8.0), (8.0, 12
 
 SINGLE_IMAGE_SNR = 5.0
 """S/N in one image from which on a search of single images finds a source."""
+
+
+SCREEN = 3.6
+"""S/N on a coarse grid up to which the matched filter does not look at a clean
+sequence: those are far below the threshold of any rate here.
+"""
 
 
 @dataclasses.dataclass
@@ -128,8 +137,9 @@ def make_detectors(args: argparse.Namespace) -> dict[str, Detector]:
     detectors: dict[str, Detector] = {
         "matched filter": matched_filter,
         "single image": single_image,
-        "likelihood ratio": untrained(),
     }
+    if "trajectories" not in args.train and not args.classifiers:
+        detectors["likelihood ratio"] = untrained()
     for name in args.train:
         classifier = classifier_for_white_noise(name, args.training_sequences, args.processes, args.keep)
         detectors[name] = Logits(classifier)
@@ -137,6 +147,16 @@ def make_detectors(args: argparse.Namespace) -> dict[str, Detector]:
         detector = read_classifier(args.classifiers[0], collection)
         detectors[f"{detector.architecture} ({collection})"] = detector
     return detectors
+
+
+def coarse_snr(sequences: ImageSequences) -> np.ndarray:
+    """Return the largest S/N on a grid of few trajectories, which loses up to
+    4 % and takes a third of the matched filter's time.
+    """
+    columns = {column.name: array for column, array in sequences.items()}
+    ratio = {band: float(10.0 ** (-0.4 * colour)) for band, colour in TNO_COLOURS.items()}
+    features = trajectory_features(columns, displacements(MAX_MOTION, 2.5), ratio)
+    return features[:, FEATURES.index("snr")].reshape(len(sequences), -1).max(axis=1)
 
 
 def single_image(sequences: ImageSequences) -> np.ndarray:
@@ -182,17 +202,22 @@ def look_at_block(block: Block) -> Sample:
 
 
 def look_at(block: Block, detectors: Mapping[str, Detector]) -> Sample:
-    """Let all detectors look at a block."""
+    """Let detectors look at a block."""
     parts = []
     for sequences in block.sequences():
         is_clean = sequences.injection is None
         snr = np.full(len(sequences), np.nan) if is_clean else sequences.injection.snr  # type: ignore[union-attr]
+        rows = np.arange(len(sequences))
         statistics, seconds = {}, {}
         for name, detector in detectors.items():
             begin = time.process_time()
+            if name == "matched filter" and is_clean:
+                rows = np.flatnonzero(coarse_snr(sequences) > SCREEN)
             # Where there is nothing to look at, nothing is found.
-            statistics[name] = np.nan_to_num(detector(sequences), nan=-np.inf)
+            statistics[name] = np.full(len(sequences), -np.inf)
+            statistics[name][rows] = np.nan_to_num(detector(sequences[rows]), nan=-np.inf)
             seconds[name] = time.process_time() - begin
+            rows = np.arange(len(sequences))
         position = np.column_stack([sequences.ra, sequences.dec, sequences.mean_mjd])
         parts.append(Sample(snr, position, statistics, seconds))
     return join(parts)
@@ -245,6 +270,7 @@ def print_table(sample: Sample, rate: float) -> None:
     snr = sample.snr[~is_clean]
     for name, statistic in sample.statistics.items():
         threshold = threshold_at(rate, statistic[is_clean])
+        assert name != "matched filter" or threshold > 1.08 * SCREEN
         found = statistic[~is_clean] > threshold
         fit = fit_efficiency(snr, found, rising=True, by_chance=rate)
         reference = fit.centre if np.isnan(reference) else reference
