@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,64 @@ def test_simulates_a_survey(tmp_path: Path) -> None:
     assert again.exit_code == 1
     assert again.output.startswith("Error: ")
     assert again.output.count("\n") == 1
+
+
+def run_butler(*args: str, max_bytes: int) -> subprocess.CompletedProcess[str]:
+    """Run ``butler`` in a process that cannot write files larger than that."""
+    return subprocess.run(
+        [str(Path(sys.executable).with_name("butler")), *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (max_bytes, max_bytes)),
+    )
+
+
+# Not enough for the images, and enough for them, but not for the registry.
+@pytest.mark.parametrize("max_bytes", [20_000, 700_000])
+def test_survey_that_cannot_be_written_in_full(tmp_path: Path, max_bytes: int) -> None:
+    result = run_butler(
+        "simulate-tno-survey", str(tmp_path / "a" / "repo"), *SMALL, "-c", "n_objects=1", max_bytes=max_bytes
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_repository_stays_as_it_was_if_a_survey_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = str(tmp_path / "repo")
+    Butler.makeRepo(repo)
+    args = (repo, *SMALL, "-c", "n_objects=1")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    # The last that is written, when all images are in the repository.
+    with monkeypatch.context() as patch:
+        patch.setattr("lsst.meas.tno.simulation._survey.make_truth_table", fail)
+        result = invoke(*args)
+    assert result.exit_code == 1
+    assert result.output == "Error: No space left on device.\n"
+    with Butler.from_config(repo) as butler:
+        assert not list(butler.registry.queryDatasetTypes("*"))
+        assert not list(butler.registry.queryDimensionRecords("instrument"))
+        assert not butler.collections.query("*")
+    assert list((tmp_path / "repo").rglob("*.fits")) == []
+    # And it can be tried again.
+    assert invoke(*args).exit_code == 0
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "{}/file/repo"])
+def test_places_that_nothing_can_be_written_to(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    result = invoke(place.format(tmp_path), *SMALL)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: ")
+    assert result.output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -333,3 +333,30 @@ def test_classes_of_the_command_are_those_of_the_query(sbdb_cli: FakeSbdb, repo:
     result = invoke(repo, "--sbdb", "TNO,MBA")
     assert result.exit_code == 2
     assert "MBA: choose from TNO" in result.output
+
+
+def test_what_cannot_be_written_replaces_nothing(
+    repo: str, table_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("lsst.daf.butler.formatters.parquet.pq.write_table", fail)
+        assert_one_line_error(invoke(repo, table_file), "No space left on device")
+    with Butler.from_config(repo) as butler:
+        assert not list(butler.registry.queryDatasetTypes("*"))
+        assert not butler.collections.query("*")
+    assert invoke(repo, table_file).exit_code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("lsst.daf.butler.formatters.parquet.pq.write_table", fail)
+        assert_one_line_error(invoke(repo, "--synthetic", "5", "--replace"), "No space left on device")
+    assert datasets(repo) == ["tno/orbits:tno_orbits"]
+    with Butler.from_config(repo, collections="tno/orbits") as butler:
+        assert list(butler.get("tno_orbits")["name"]) == ["A"]
+        assert list(butler.collections.query("*")) == ["tno/orbits"]
+    # What a command that was killed has left is no hindrance.
+    with Butler.from_config(repo, writeable=True) as butler:
+        butler.collections.register("tno/orbits/replacement")
+    assert invoke(repo, "--synthetic", "5", "--replace").exit_code == 0
+    assert datasets(repo) == ["tno/orbits:tno_orbits"]

@@ -105,11 +105,11 @@ def export_candidates(
     from ..known_objects import KnownObjects
 
     path = Path(out)
+    if path.is_dir():
+        raise click.ClickException(f"{path} is a folder; give the path of a file.")
     file_format = file_format or SUFFIXES.get(path.suffix.lower())
     if file_format is None:
         raise click.ClickException(f"{path}: its suffix is none of {', '.join(SUFFIXES)}; give --format.")
-    if path.is_dir():
-        raise click.ClickException(f"{path} is a folder; give the path of a file.")
     if path.exists() and not overwrite:
         raise click.ClickException(f"{path} exists; --overwrite replaces it.")
     context = None

@@ -70,8 +70,10 @@ def _describe(butler: Butler, ref: DatasetRef) -> dict[str, Any]:
     """
     try:
         schema = butler.get(ref.makeComponentRef("schema"))
-        return json.loads(schema.schema.metadata[METADATA_KEY])
-    except (FileNotFoundError, KeyError, OSError, ValueError) as error:
+        return json.loads((schema.metadata or {})[METADATA_KEY])
+    except KeyError:
+        return {"error": "the table holds no classifier."}
+    except (OSError, ValueError) as error:
         return {"error": describe_error(error)}
 
 

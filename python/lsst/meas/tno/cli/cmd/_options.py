@@ -8,10 +8,12 @@ __all__ = ("collections_option", "complete_collections", "overwrite_option", "su
 
 import functools
 import logging
+import os
 from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import split_arg_string
 
 from lsst.daf.butler.cli.utils import ButlerCommand, split_commas
 
@@ -75,12 +77,23 @@ def complete_collections(context: click.Context, param: click.Parameter, incompl
 
     before, comma, last = incomplete.rpartition(",")
     try:
-        with open_butler(context.params["repo"]) as butler:
+        with open_butler(context.params.get("repo") or _typed_repo(context)) as butler:
             names = list_collections(butler)
     except Exception:
         # Nothing to offer: a message would end up between the user's words.
         return []
     return [before + comma + name for name in names if name.startswith(last)]
+
+
+def _typed_repo(context: click.Context) -> str:
+    """Return the repository that was typed.
+
+    Where an option lacks its value, as while that is completed, click gives no
+    arguments at all.
+    """
+    words = split_arg_string(os.environ["COMP_WORDS"])
+    typed = words[words.index(str(context.info_name)) + 1 :]
+    return next(word for word in typed if not word.startswith("-"))
 
 
 def collections_option(*, required: bool = True, help: str) -> Callable[..., Any]:
