@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -292,3 +294,17 @@ def test_catalog_connection_is_there_when_it_is_needed():
     assert "catalog" in config.ConnectionsClass(config=config).prerequisiteInputs
     config.catalog_file = "positions.ecsv"
     assert "catalog" not in config.ConnectionsClass(config=config).prerequisiteInputs
+
+
+def test_a_task_is_imported_without_the_others():
+    code = """
+import sys
+from lsst.meas.tno.tasks import ExtractCutoutsTask
+assert ExtractCutoutsTask.__module__ == "lsst.meas.tno.tasks.extract_cutouts"
+loaded = [name for name in sys.modules if name.startswith("lsst.meas.tno.tasks.")]
+assert all("extract_cutouts" in name for name in loaded), loaded
+from lsst.meas.tno import tasks
+assert all(hasattr(tasks, name) for name in tasks.__all__)
+assert not hasattr(tasks, "ExtractCutoutsResult")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
