@@ -112,6 +112,9 @@ def test_what_is_less_certain_than_the_psf_is_left_out() -> None:
     candidates.flux[:] = 40.0
     positions, n_left_out = measure_positions(sequences, candidates)
     assert (len(positions), n_left_out) == (0, 150)
+    nothing, _ = measure_positions(sequences[:0], candidates.select(np.array([], dtype=int)))
+    assert len(Positions.concatenate([nothing, positions])) == 0
+    assert nothing.candidate.dtype == int
     positions, n_left_out = measure_positions(sequences, candidates, n_stack=25)
     assert (len(positions), n_left_out) == (6, 0)
     with pytest.raises(ValueError, match="n_stack=0"):

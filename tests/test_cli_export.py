@@ -149,6 +149,9 @@ def test_table_of_candidates(repo: str, tmp_path: Path) -> None:
     assert "exists; --overwrite" in invoke(CANDIDATES, repo, path, "-i", COLLECTION).output
     limited = invoke(CANDIDATES, repo, path, "-i", COLLECTION, "--limit", 1, "--overwrite", "--min-logit", 3)
     assert "Wrote 1 candidates" in limited.output
+    for suffix in formats:
+        args = (CANDIDATES, repo, tmp_path / f"none.{suffix}", "-i", COLLECTION, "--min-logit", 99)
+        assert "Wrote 0 candidates" in invoke(*args).output
 
 
 def test_known_objects_among_candidates(repo: str, tmp_path: Path) -> None:
@@ -176,6 +179,7 @@ def test_astrometry_for_the_minor_planet_center(repo: str, tmp_path: Path) -> No
     assert "Wrote 16 positions" in invoke(*args, "--stack", 5, "--overwrite", "--observer", "B").output
     assert path.read_text().count("\n! name B\n") == 1
     assert_fails(invoke(*args[:5], "--overwrite"), "give --submitter")
+    assert_fails(invoke(*args, "--overwrite", "--min-logit", 99), "no candidates to measure")
     assert_fails(
         invoke(*args, "--overwrite", "--dataset-type", "tno_candidates_injected"), "injected objects"
     )

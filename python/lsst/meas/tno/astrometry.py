@@ -96,6 +96,25 @@ class Positions:
         return Positions(**{name: value[index] for name, value in vars(self).items()})
 
     @classmethod
+    def from_parts(cls, parts: Sequence[Mapping[str, float]]) -> Positions:
+        """Put positions together.
+
+        Parameters
+        ----------
+        parts
+            Values of all attributes, of each position.
+        """
+        whole = ("candidate", "band", "visit", "detector", "n_images")
+        return cls(
+            **{
+                field.name: np.array(
+                    [part[field.name] for part in parts], dtype=int if field.name in whole else float
+                )
+                for field in dataclasses.fields(cls)
+            }
+        )
+
+    @classmethod
     def concatenate(cls, parts: Sequence[Positions]) -> Positions:
         """Concatenate positions.
 
@@ -174,8 +193,7 @@ def measure_positions(
                 "n_images": len(images),
             }
         )
-    names = [field.name for field in dataclasses.fields(Positions)]
-    positions = Positions(**{name: np.array([part[name] for part in parts]) for name in names})
+    positions = Positions.from_parts(parts)
     certain = np.maximum(positions.rms_ra, positions.rms_dec) <= positions.fwhm
     return positions.select(certain), int(np.count_nonzero(~certain))
 

@@ -209,7 +209,7 @@ def show_progress(title: str, unit: str, log: logging.Logger) -> Iterator[Callab
         return
     from tqdm import tqdm
 
-    with tqdm(desc=title, unit=unit) as bar:
+    with tqdm(desc=title, unit=f" {unit}") as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

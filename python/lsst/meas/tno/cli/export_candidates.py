@@ -228,6 +228,8 @@ def _write_psv(
     """Write positions for the Minor Planet Center; return what they are."""
     from ..ades import to_psv
 
+    if len(candidates) == 0:
+        raise click.ClickException("There are no candidates to measure.")
     positions, n_left_out = _measure(butler, candidates, dataset_type, stack)
     if n_left_out:
         _LOG.warning(

@@ -94,7 +94,9 @@ def export_sequences(
     folder = Path(out)
     with open_butler(repo, collections=collections) as butler:
         refs = find_datasets(butler, dataset_type, where)
-        candidates = _read_candidates(butler, refs)
+        # Arrays have no place for them.
+        needed = select == "candidates" or file_format not in ARRAY_FORMATS
+        candidates = _read_candidates(butler, refs) if needed else None
         chosen = _choose(butler, refs, candidates, select, sequence_id, limit)
         with making_folder(folder), show_progress("Exporting", "sequence", _LOG) as advance:
             exporter = _Exporter(
