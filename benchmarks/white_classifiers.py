@@ -65,14 +65,30 @@ def classifier_for_white_noise(name: str, n_sequences: int, n_threads: int, dire
         config.training.update(**TRAINING[name], n_threads=n_threads, patience=TRAINING[name]["max_epochs"])
         config.validate()
         handles = [
-            InMemoryDatasetHandle(
-                training_sequences(patch).to_table(), storageClass="ArrowAstropy", tract=0, patch=patch
-            )
+            TrainingTable(None, tract=0, patch=patch, storageClass="ArrowAstropy")
             for patch in range(-(-n_sequences // TABLE))
         ]
         directory.mkdir(parents=True, exist_ok=True)
         pq.write_table(TrainClassifierTask(config=config).run(handles).classifier, path)
     return classifier_from_table(pq.read_table(path))
+
+
+class TrainingTable(InMemoryDatasetHandle):
+    """A table of training sequences that is made whenever it is read, since
+    all of them together would fill the memory.
+    """
+
+    def get(
+        self,
+        *,
+        component: str | None = None,
+        parameters: dict[str, Any] | None = None,
+        storageClass: Any = None,
+    ) -> Any:
+        """Return the table, or part of it."""
+        table = training_sequences(int(self.dataId["patch"])).to_table()
+        handle = InMemoryDatasetHandle(table, storageClass=self.storageClass)
+        return handle.get(component=component, parameters=parameters, storageClass=storageClass)
 
 
 def training_sequences(patch: int) -> ImageSequences:
