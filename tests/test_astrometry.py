@@ -8,7 +8,7 @@ from builders import CENTRE
 from export_builders import found_candidates, injected_sequences, pad
 
 from lsst.meas.tno import ImageSequences
-from lsst.meas.tno.astrometry import Positions, measure_positions, psf_fwhm
+from lsst.meas.tno.astrometry import Positions, measure_light_curve, measure_positions, psf_fwhm
 from lsst.meas.tno.candidates import Candidates
 from lsst.meas.tno.geometry import apply_affine, gnomonic
 from lsst.meas.tno.photometry import njy_to_ab_mag
@@ -132,3 +132,18 @@ def test_candidates_find_their_sequences(faint: tuple[ImageSequences, Candidates
     # The position at the mean time is good to 0.3 pixels here, the ends of the
     # track to twice that.
     assert np.median(np.hypot(x - truth.inj_x, y - truth.inj_y)) < 0.5
+
+
+def test_light_curve() -> None:
+    sequences = injected_sequences(np.random.default_rng(9), 20, flux=3000.0)
+    candidates = found_candidates(sequences)
+    sequences.mask[3, 7] = 4
+    flux, flux_err = measure_light_curve(sequences, candidates)
+    assert np.isnan(flux[3, 7])
+    assert np.isfinite(flux).sum() == 20 * 50 - 1
+    # Noise of 20 nJy a pixel in 4 pi sigma^2 pixels.
+    np.testing.assert_allclose(flux_err[np.isfinite(flux_err)], 20 * np.sqrt(4 * np.pi) * 1.8, rtol=0.02)
+    pull = ((flux - 3000.0) / flux_err)[np.isfinite(flux)]
+    # A thousand of them.
+    assert np.mean(pull) == pytest.approx(0.0, abs=0.12)
+    assert np.std(pull) == pytest.approx(1.0, abs=0.08)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Positions", "measure_positions", "psf_fwhm")
+__all__ = ("Positions", "measure_light_curve", "measure_positions", "psf_fwhm")
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -196,6 +196,27 @@ def measure_positions(
     positions = Positions.from_parts(parts)
     certain = np.maximum(positions.rms_ra, positions.rms_dec) <= positions.fwhm
     return positions.select(certain), int(np.count_nonzero(~certain))
+
+
+def measure_light_curve(sequences: ImageSequences, candidates: Candidates) -> tuple[np.ndarray, np.ndarray]:
+    """Measure the flux of candidates in each image, at their trajectories.
+
+    Parameters
+    ----------
+    sequences
+        Image sequences.
+    candidates
+        Their candidates, one a sequence, in the same order.
+
+    Returns
+    -------
+    flux, flux_err : `numpy.ndarray`
+        Flux in the band of the image and its standard deviation, nJy,
+        ``(n, n_times)``; NaN where the candidate is on no usable pixel.
+    """
+    sums = pixel_sums(sequences, *positions_inside(sequences, *candidate_positions(sequences, candidates)))
+    phi = np.where(sums.phi > 0, sums.phi, np.nan)
+    return sums.psi / phi, 1 / np.sqrt(phi)
 
 
 def psf_fwhm(sequences: ImageSequences) -> np.ndarray:

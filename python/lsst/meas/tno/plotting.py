@@ -17,6 +17,7 @@ from scipy.ndimage import shift
 
 from ._sequences import ImageSequences
 from .geometry import pixel_area
+from .pictures import robust_range
 
 MARKER = "tab:red"
 """Colour of what is drawn over images."""
@@ -127,11 +128,8 @@ def _plot_images(
     """Plot single images, with a circle about the object."""
     images = np.where(sequences.usable[row], sequences.image[row], np.nan)[shown]
     hours = 24 * (sequences.mjd[row] - np.nanmin(sequences.mjd[row]))
-    # Faint objects are to be looked for in the noise, not behind the peaks.
-    median = np.nanmedian(images)
-    sigma = 1.4826 * np.nanmedian(np.abs(images - median))
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
-    norm = Normalize(median - 2 * sigma, median + 5 * sigma)
+    norm = Normalize(*robust_range(images))
     for panel, index, image in zip(panels, shown, images, strict=True):
         _show(panel, image, norm, title=f"{hours[index]:.2f} h")
         panel.plot(x[index], y[index], "o", mfc="none", ms=16, color=MARKER)
