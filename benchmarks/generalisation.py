@@ -17,8 +17,8 @@ five_sigma_depth_mag.
 On the objects that a simulation has put into the images of a survey itself,
 beside objects that were injected into the same images::
 
-    butler simulate-tno-survey REPO -c n_objects=300 \
-        -c object_mag_min=24.6 -c object_mag_max=26.8
+    butler simulate-tno-survey REPO -c n_objects=600 \
+        -c object_mag_min=24.6 -c object_mag_max=27.2
     butler ingest-tno-orbits REPO --synthetic 1000 --run tno/orbits
     pipetask run -b REPO -i TnoSim/defaults,tno/orbits -o u/me/objects \
         ... -p pipelines/Tno.yaml#training-set
@@ -104,7 +104,9 @@ def main() -> None:
     parser.add_argument("--objects-in", help="Collection of tno_sequences_injected of a simulated survey.")
     parser.add_argument("--input", default="TnoSim/defaults", help="Collection of the survey.")
     parser.add_argument("--image", default="difference_image", help="Dataset type of its images.")
-    parser.add_argument("--windows", type=int, default=2, help="Windows on each path of a simulated object.")
+    parser.add_argument(
+        "--windows", type=int, default=1, help="Windows on a simulated object's path; they share their noise."
+    )
     parser.add_argument("--threads", type=int, default=1, help="Threads.")
     args = parser.parse_args()
     disable_implicit_threading()
