@@ -203,9 +203,9 @@ def print_reading(tiles: str, times: dict[int, dict[str, float]]) -> None:
         f"1 position: {one[OURS] / one[PARTIAL]:.2f} partial reads; with both openings "
         f"{one[TWICE] / one[PARTIAL]:.2f}"
     )
-    allowed = 1.3 * many[FULL] + 0.3e-3
+    full, allowed = many[FULL], 1.3 * many[FULL] + 0.3e-3
     print(
-        f"{COUNTS[-1]} positions: {many[TWICE] / many[FULL]:.2f} full reads, or {many[TWICE] / allowed:.2f} of "
+        f"{COUNTS[-1]} positions: {many[TWICE] / full:.2f} full reads, or {many[TWICE] / allowed:.2f} of "
         "(1.3 full reads + 0.3 ms each)"
     )
     print(f"{many[WHOLE] / many[TWICE]:.0f} times below one whole image for each\n")
