@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +167,7 @@ def test_archive(sequences: ImageSequences, tmp_path: Path) -> None:
     assert path.name == "0_0_000001.tar.gz"
     write_sequence(path, sequences, 1, file_format="tar")
     first = path.read_bytes()
+    time.sleep(1.1)
     write_sequence(path, sequences, 1, file_format="tar")
     assert path.read_bytes() == first
     with tarfile.open(path) as archive:
@@ -260,6 +263,7 @@ def test_what_fails_leaves_nothing_and_harms_nothing(tmp_path: Path) -> None:
 def test_files_are_the_same_as_in_memory(sequences: ImageSequences, tmp_path: Path) -> None:
     write_sequence(tmp_path / "a.fits", sequences, 0, file_format="fits")
     output = io.BytesIO()
-    to_fits_cube(sequences, 0).writeto(output, checksum=True)
-    with fits.open(tmp_path / "a.fits") as written, fits.open(io.BytesIO(output.getvalue())) as made:
-        assert fits.FITSDiff(written, made, ignore_comments=["CHECKSUM", "DATASUM"]).identical
+    hdus = to_fits_cube(sequences, 0)
+    assert not any(re.search(r"20\d\d-", card) for hdu in hdus for card in hdu.header.comments)
+    hdus.writeto(output)
+    assert (tmp_path / "a.fits").read_bytes() == output.getvalue()

@@ -68,7 +68,7 @@ def describe_error(error: BaseException) -> str:
         The error. Those that a user can do nothing about get the name of
         their type, too.
     """
-    from lsst.daf.butler import ButlerUserError
+    from lsst.daf.butler import ButlerUserError, FileIntegrityError
     from lsst.daf.butler.registry import ConflictingDefinitionError
 
     # What the butler could not write for lack of space is a RuntimeError.
@@ -83,7 +83,8 @@ def describe_error(error: BaseException) -> str:
         message = f"{error.filename}: {error.strerror}."
     elif isinstance(error, OSError) and error.strerror:
         message = f"{error.strerror}."
-    expected = (ButlerUserError, ConflictingDefinitionError, ImportError, OSError, ValueError, sqlite3.Error)
+    from_butler = (ButlerUserError, ConflictingDefinitionError, FileIntegrityError)
+    expected = (*from_butler, ImportError, OSError, ValueError, sqlite3.Error)
     is_ours = type(error).__module__.startswith("lsst.meas.tno.")
     if (is_ours or isinstance(error, expected)) and message:
         return message

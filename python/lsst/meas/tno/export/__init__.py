@@ -110,7 +110,7 @@ def write_sequence(
                 for name, content in _image_files(sequences, row):
                     (temporary / name).write_bytes(content)
             case "fits":
-                to_fits_cube(sequences, row, markers).writeto(temporary, checksum=True)
+                to_fits_cube(sequences, row, markers).writeto(temporary)
             case "png":
                 temporary.write_bytes(draw_contact_sheet(sequences, row, markers=markers, limits=limits))
             case "gif":
@@ -144,7 +144,7 @@ def _image_files(sequences: ImageSequences, row: int) -> list[tuple[str, bytes]]
     files = []
     for number, index in enumerate(np.flatnonzero(sequences.valid[row]).tolist()):
         output = io.BytesIO()
-        to_fits_image(sequences, row, index).writeto(output, checksum=True)
+        to_fits_image(sequences, row, index).writeto(output)
         visit, detector = sequences.visit[row, index], sequences.detector[row, index]
         files.append((f"{number:03d}_{visit}_{detector}.fits", output.getvalue()))
     return files

@@ -61,7 +61,7 @@ def to_fits_cube(sequences: ImageSequences, row: int, markers: Sequence[Marker] 
     wcs = _wcs_cards(sequences, row, shown[0], cube=True)
     images = fits.table_to_hdu(_images_table(sequences, row, shown, markers), name="IMAGES")
     images.header["TIMESYS"] = times["TIMESYS"]
-    return fits.HDUList([*_pixel_hdus(sequences, row, shown, {**cards, **wcs}, wcs), images])
+    return _with_checksums([*_pixel_hdus(sequences, row, shown, {**cards, **wcs}, wcs), images])
 
 
 def to_fits_image(sequences: ImageSequences, row: int, index: int) -> fits.HDUList:
@@ -91,7 +91,7 @@ def to_fits_image(sequences: ImageSequences, row: int, index: int) -> fits.HDULi
         **_finite({"NSCALE": (sequences.noise_scale[row, index], "true over diagonal variance of a filter")}),
     }
     wcs = _wcs_cards(sequences, row, index, cube=False)
-    return fits.HDUList(_pixel_hdus(sequences, row, index, {**cards, **wcs}, wcs))
+    return _with_checksums(_pixel_hdus(sequences, row, index, {**cards, **wcs}, wcs))
 
 
 def _check_pixels(sequences: ImageSequences, row: int, shown: np.ndarray) -> None:
@@ -125,6 +125,18 @@ def _pixel_hdus(
         fits.ImageHDU(sequences.mask[row, index], _header({**wcs, **planes}), name="MASK"),
         fits.ImageHDU(sequences.psf[row, index], name="PSF"),
     ]
+
+
+def _with_checksums(hdus: Sequence[fits.PrimaryHDU | fits.ImageHDU | fits.BinTableHDU]) -> fits.HDUList:
+    """Put a file together, with checksums whose comments have no date, so
+    that equal sequences give equal bytes.
+    """
+    hdu_list = fits.HDUList(list(hdus))
+    # It adds what must stand in the headers, which checksums are of, too.
+    hdu_list.update_extend()
+    for hdu in hdu_list:
+        hdu.add_checksum(when="of this header and its data")
+    return hdu_list
 
 
 def _header(cards: Mapping[str, Any]) -> fits.Header:
