@@ -18,6 +18,9 @@ from .._kernels import KERNELS, jit
 CLIP = 3.0
 """S/N in a single image beyond which it is clipped."""
 
+FAINT_SNR = 12.0
+"""S/N of the brightest objects that must not be clipped, in all images."""
+
 OVERSAMPLING = 2
 """Start positions a pixel and axis; of those in a pixel the best is kept."""
 
@@ -163,6 +166,8 @@ def _add_up(coarse, ratio, fraction, group, maps, largest):  # type: ignore[no-u
     largest squared S/N in one image; return the mean squared S/N less 1.
     """
     clip = np.float32(CLIP)
+    # An object has the part of its S/N that one of n images has, +- 1.
+    limit = np.float32(CLIP + FAINT_SNR / np.sqrt(max(np.sum(group >= 0), 1)))
     maps[:] = np.float32(0.0)
     largest[:] = np.float32(0.0)
     total, number = 0.0, 0
@@ -178,7 +183,10 @@ def _add_up(coarse, ratio, fraction, group, maps, largest):  # type: ignore[no-u
                 root = np.sqrt(phi)
                 snr = change / root
                 square = snr * snr
-                maps[g, 0, y, x] += ratio[t] * coarse[0, y, x, t]
+                # What flares up in one image counts no more than an object.
+                excess = change - min(max(snr, -limit), limit) * root
+                change -= excess
+                maps[g, 0, y, x] += ratio[t] * coarse[0, y, x, t] - excess
                 maps[g, 1, y, x] += change
                 maps[g, 2, y, x] += phi
                 maps[g, 3, y, x] += min(max(snr, -clip), clip) * root

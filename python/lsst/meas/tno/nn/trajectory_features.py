@@ -37,7 +37,8 @@ FEATURES = (
 )
 """Names of the features.
 
-- snr: S/N of the matched filter along the trajectory.
+- snr: S/N of the matched filter along the trajectory. What an image has beyond
+  3 sigma more than an object of S/N 12 does not count.
 - moving_snr: the same after the static sky, by band, is removed, in units of
   the scatter that is left; 0 for a trajectory without motion.
 - clipped_snr: the same with each image's S/N clipped at 3.
@@ -53,6 +54,9 @@ FEATURES = (
 - unrest: mean squared S/N in single images without the static sky, anywhere in
   the window, less 1.
 """
+
+MAX_PIXEL_SNR = 1e6
+"""S/N from which on a pixel is broken."""
 
 PSF_REACH = 8
 """Pixels from its centre at which a PSF is cut. Beyond it a seeing of 1.1
@@ -110,6 +114,7 @@ def trajectory_features(
         but the coverage, which is then 0, are 0 where there is too little
         information.
     """
+    columns = {**columns, "valid": columns["valid"] & np.isfinite(columns["mjd"])}
     image, weight = _weighted_images(columns)
     psf = _inner_psf(columns["psf"])
     moving = image - static_sky(image, weight, columns["band"], psf)
@@ -170,7 +175,7 @@ def _inner_psf(psf: np.ndarray) -> np.ndarray:
     """Return PSFs without what is far from their centre, finite."""
     cut = max(psf.shape[2] // 2 - PSF_REACH, 0)
     inner = psf[:, :, cut : psf.shape[2] - cut, cut : psf.shape[3] - cut]
-    return np.nan_to_num(inner).astype(np.float32, copy=False)
+    return np.nan_to_num(inner, posinf=0.0, neginf=0.0).astype(np.float32, copy=False)
 
 
 def _weighted_images(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -182,7 +187,7 @@ def _weighted_images(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weight = 1.0 / (variance * noise_scale)
         usable = ((columns["mask"] & UNUSABLE) == 0) & columns["valid"][:, :, np.newaxis, np.newaxis]
-        usable &= np.isfinite(weight) & (weight > 0) & np.isfinite(image * weight)
+        usable &= np.isfinite(weight) & (weight > 0) & (np.abs(image) * np.sqrt(weight) < MAX_PIXEL_SNR)
     return (
         np.where(usable, image, 0.0).astype(np.float32, copy=False),
         np.where(usable, weight, 0.0).astype(np.float32, copy=False),
@@ -220,7 +225,7 @@ def _moving_fraction(
     It is 1 less the mean overlap of the PSF with itself between the images of
     a band, for the overlap of Gaussians.
     """
-    psf = np.nan_to_num(columns["psf"])
+    psf = _inner_psf(columns["psf"])
     # For a Gaussian, the sum of squares is 1 / (4 pi sigma^2).
     weight = information * columns["valid"]
     sharpness = np.sum(psf**2, axis=(2, 3)) * 2 * np.pi
