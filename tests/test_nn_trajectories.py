@@ -23,6 +23,7 @@ from lsst.meas.tno.nn.classifier import (
     describe_classifier,
 )
 from lsst.meas.tno.nn.metrics import roc_area
+from lsst.meas.tno.nn.static_sky import static_sky
 from lsst.meas.tno.nn.trajectory_features import (
     FEATURE_COLUMNS,
     FEATURES,
@@ -55,6 +56,16 @@ def _source(x: np.ndarray, y: np.ndarray, snr: float) -> np.ndarray:
     along_x, along_y = (np.exp(-0.5 * ((pixels - axis[:, None]) / SIGMA) ** 2) for axis in (x, y))
     profile = along_y[:, :, None] * along_x[:, None, :]
     return snr * NOISE * profile / np.sqrt(np.sum(profile**2))
+
+
+def _gaussians(size: int, width_x: np.ndarray, width_y: np.ndarray, x: float, y: float) -> np.ndarray:
+    """Return images of Gaussians at a distance from the middle."""
+    pixels = np.arange(size) - size // 2
+    along_x, along_y = (
+        np.exp(-0.5 * ((pixels - offset) / width[..., np.newaxis]) ** 2) / width[..., np.newaxis]
+        for offset, width in ((x, width_x), (y, width_y))
+    )
+    return along_y[..., :, np.newaxis] * along_x[..., np.newaxis, :] / (2 * np.pi)
 
 
 def _blank(n: int = 1) -> ImageSequences:
@@ -126,7 +137,7 @@ def test_features_tell_stars_and_flashes_from_what_moves() -> None:
     flash[20] = _source(np.array([7.0]), np.array([7.0]), snr=40.0)[0]
     sequences.image[:] = np.stack([star, mover, flash])
     found = _features(sequences)
-    assert np.all(found["static_snr"].max(axis=(1, 2, 3)) > [95.0, 5.0, 5.0])
+    assert np.all(found["static_snr"].max(axis=(1, 2, 3))[:2] > [95.0, 5.0])
     # A star vanishes with the static sky; what moves that far does not.
     assert np.abs(found["moving_snr"][0]).max() < 0.01
     # Of its S/N is left what does not overlap with its own mean: the root of
@@ -136,6 +147,11 @@ def test_features_tell_stars_and_flashes_from_what_moves() -> None:
     assert found["largest"][1].max() < 4.0
     assert found["excess"][2].max() > 50.0 > 5.0 > np.abs(found["excess"][1]).min()
     assert found["clipped_snr"][2].max() < 1.0
+    # It would be 40 / sqrt(50); what is beyond the static sky of 40 / 50 is
+    # limited to 3 + 12 / sqrt(50).
+    limited = (40.0 / 50 + 3.0 + 12.0 / np.sqrt(50)) / np.sqrt(50)
+    assert found["snr"][2].max() == pytest.approx(limited, rel=0.1)
+    assert found["snr"][1].max() == pytest.approx(15.0, rel=0.05)
 
 
 def test_moves_in_two_bands_with_their_colours() -> None:
@@ -148,6 +164,48 @@ def test_moves_in_two_bands_with_their_colours() -> None:
     found = trajectory_features(_columns(sequences), MOTIONS, ratio)[:, 0].max()
     assert found == pytest.approx(snr, rel=0.04)
     assert found > trajectory_features(_columns(sequences), MOTIONS, GREY)[:, 0].max()
+
+
+def test_broken_pixels_and_times_do_not_count() -> None:
+    sequences = white_sequences(np.random.default_rng(7), 2)
+    sequences.mask[:, 3, 4, 5] = MaskBit.BAD
+    sequences.valid[:, 8] = False
+    reference = _features(sequences)
+    sequences.mask[:, 3, 4, 5] = 0
+    sequences.image[0, 3, 4, 5], sequences.variance[1, 3, 4, 5] = 1e25, 1e-30
+    sequences.valid[:, 8], sequences.mjd[:, 8] = True, [np.nan, np.inf]
+    found = _features(sequences)
+    for name in FEATURES:
+        np.testing.assert_array_equal(found[name], reference[name])
+
+
+def test_static_sky_follows_the_seeing() -> None:
+    rng = np.random.default_rng(8)
+    sequences = _blank()
+    width = rng.normal(1.8, 0.2, 50)
+    stretch = 1 + rng.normal(0.0, 0.02, 50)
+    sequences.psf[0] = _gaussians(25, width * stretch, width / stretch, 0.0, 0.0)
+    star = _gaussians(15, width * stretch, width / stretch, 1.3, -2.6)
+    # A star of S/N 1000 in the sum of all images; its mean is wrong by 10 %.
+    sequences.image[0] = star * 1000 * NOISE / np.sqrt(np.sum(star**2))
+    weight = np.full_like(sequences.image, NOISE**-2)
+    sky = static_sky(sequences.image, weight, sequences.band, sequences.psf)
+    wrong = np.sqrt(np.sum((sequences.image - sequences.image.mean(axis=1, keepdims=True)) ** 2)) / NOISE
+    left = np.sqrt(np.sum((sequences.image - sky) ** 2)) / NOISE
+    assert wrong > 80.0
+    assert left < 0.02 * wrong
+
+
+def test_empty_sky_costs_its_mean_only() -> None:
+    rng = np.random.default_rng(9)
+    sequences = white_sequences(rng, 20)
+    width = rng.normal(1.8, 0.2, (20, 50))
+    sequences.psf[:] = _gaussians(25, width, width, 0.0, 0.0)
+    weight = np.full_like(sequences.image, NOISE**-2)
+    sky = static_sky(sequences.image, weight, sequences.band, sequences.psf)
+    left = np.mean((sequences.image - sky) ** 2) / NOISE**2
+    # One of 50 degrees of freedom goes with the mean; four more would be 0.90.
+    assert left == pytest.approx(0.98, abs=0.01)
 
 
 def test_what_is_masked_or_padding_does_not_count() -> None:
