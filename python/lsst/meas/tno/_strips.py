@@ -177,9 +177,7 @@ class Strip:
             Number of the image among those that are drawn.
         """
         grey, usable = self.grey[number, ::-1], self.usable[number, ::-1]
-        rgb = np.where(usable[..., np.newaxis], grey[..., np.newaxis], parse_colour(UNUSABLE_COLOUR)).astype(
-            np.uint8
-        )
+        colour = np.where(usable[..., np.newaxis], grey[..., np.newaxis], parse_colour(UNUSABLE_COLOUR))
         panel = Image.fromarray(colour.astype(np.uint8)).resize(self.panel_size, Image.Resampling.NEAREST)
         draw = ImageDraw.Draw(panel)
         radius = max(_MARKER_RADIUS / self.scale * self.zoom, 5.0)
