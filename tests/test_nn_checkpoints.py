@@ -26,6 +26,7 @@ class InterruptedTrainingError(Exception):
 
 def run_task(checkpoint_dir: Path | None, seed: int = 1, **training: Any) -> pa.Table:
     config = TrainClassifierConfig()
+    config.architecture.name = "conv3d"
     config.architecture["conv3d"].filters = FILTERS
     config.architecture["conv3d"].dense_units = 8
     config.training.update(**{"max_epochs": 6, "device": "cpu", "batch_size": 16, **training})

@@ -26,7 +26,7 @@ def rates(config: TrainingConfig, n_steps: int = 20) -> np.ndarray:
 
 
 def test_plateau_is_that_of_torch() -> None:
-    config = make_config(learning_rate_patience=3)
+    config = make_config(schedule="plateau", learning_rate_patience=3)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=config.learning_rate)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=config.learning_rate_factor, patience=2, threshold=0.0

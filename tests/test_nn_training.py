@@ -198,7 +198,8 @@ def test_best_weights_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     original = Trainer._run_epoch
     monkeypatch.setattr(Trainer, "_run_epoch", fake_epoch)
-    trainer = train(tmp_path, moving_sequences(0, 60), max_epochs=10, patience=3, learning_rate_patience=2)
+    plateau = {"schedule": "plateau", "learning_rate": 1e-3, "learning_rate_patience": 2}
+    trainer = train(tmp_path, moving_sequences(0, 60), max_epochs=10, patience=3, **plateau)
     # The first of equals is kept, and three epochs without a smaller one end
     # the training before the sixth.
     assert len(states) == len(trainer.history) == 5

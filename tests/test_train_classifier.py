@@ -32,6 +32,7 @@ PATCHES = [{"skymap": "map", "tract": 1, "patch": patch} for patch in (0, 1)]
 
 def make_task(scratch_directory: Path | None = None, **training: Any) -> TrainClassifierTask:
     config = TrainClassifierConfig()
+    config.architecture.name = "conv3d"
     config.architecture["conv3d"].filters = FILTERS
     config.architecture["conv3d"].dense_units = 8
     config.training.update(**{"max_epochs": 2, "device": "cpu", **training})

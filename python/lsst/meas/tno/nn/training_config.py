@@ -48,7 +48,7 @@ class TrainingConfig(Config):
     """Configuration of the training of a network."""
 
     batch_size = Field[int](doc="Smallest number of sequences in a step of the optimizer.", default=32)
-    max_epochs = Field[int](doc="Number of epochs after which training ends at the latest.", default=20)
+    max_epochs = Field[int](doc="Number of epochs after which training ends at the latest.", default=12)
     patience = Field[int](
         doc="Number of epochs without a smaller validation loss after which training ends.", default=6
     )
@@ -59,9 +59,9 @@ class TrainingConfig(Config):
             "cosine": "Rises for warmup_epochs, then falls by half a cosine until max_epochs.",
             "one_cycle": "Rises by half a cosine from a 25th and falls by another until max_epochs.",
         },
-        default="plateau",
+        default="one_cycle",
     )
-    learning_rate = Field[float](doc="Highest learning rate (AdamW).", default=1e-3)
+    learning_rate = Field[float](doc="Highest learning rate (AdamW).", default=3e-3)
     learning_rate_patience = Field[int](
         doc="Number of epochs without a smaller validation loss after which the learning rate is lowered; "
         "for the schedule plateau.",
@@ -82,8 +82,8 @@ class TrainingConfig(Config):
         default=0.01,
     )
     gradient_clip = Field[float](
-        doc="Norm of all gradients together above which they are scaled down to it; by default they never "
-        "are.",
+        doc="Norm of all gradients together above which they are scaled down to it; None: they never are.",
+        default=1.0,
         optional=True,
     )
     weight_decay = Field[float](

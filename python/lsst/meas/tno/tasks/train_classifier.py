@@ -72,7 +72,7 @@ class TrainClassifierConnections(
 class TrainClassifierConfig(PipelineTaskConfig, pipelineConnections=TrainClassifierConnections):
     """Configuration of `TrainClassifierTask`."""
 
-    architecture = architectures.makeField(doc="Architecture of the network.", default="conv3d")
+    architecture = architectures.makeField(doc="Architecture of the network.", default="trajectories")
     training = ConfigField[TrainingConfig](doc="How the network is trained.", dtype=TrainingConfig)
     scratch_directory = Field[str](
         doc="Directory for what the network is fed during the training, 45 kB for a sequence of 50 images of "
