@@ -18,8 +18,8 @@ import numpy as np
 
 from lsst.images import Box
 
-MAX_PIXELS = 1 << 22
-"""Pixels that are read at a time, a quarter of one of Rubin's detectors: the
+MAX_PIXELS = 1 << 21
+"""Pixels that are read at a time, an eighth of one of Rubin's detectors: the
 whole of it is never in memory, and the calls cost a hundredth of the reading.
 """
 
