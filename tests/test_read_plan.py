@@ -69,9 +69,9 @@ def test_it_costs_less_than_boxes_and_than_the_whole(costs: ReadCosts, n: int) -
     x0, y0 = _origins(n, seed=2)
     boxes = [box for box, _ in plan_reads(x0, y0, SIZE, BBOX, costs)]
     alone = [box for i in range(n) for box, _ in plan_reads(x0[i : i + 1], y0[i : i + 1], SIZE, BBOX, costs)]
-    whole = [
-        Box.factory[start : start + 1024, BBOX.x.start : BBOX.x.stop] for start in range(-300, 3796, 1024)
-    ]
+    rows = MAX_PIXELS // BBOX.x.size
+    starts = range(BBOX.y.start, BBOX.y.stop, rows)
+    whole = [Box.factory[start : start + rows, BBOX.x.start : BBOX.x.stop] for start in starts]
     assert _cost(boxes, costs) <= 1.1 * _cost(alone, costs)
     assert _cost(boxes, costs) <= _cost(whole, costs)
 
