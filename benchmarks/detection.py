@@ -19,7 +19,8 @@ For each rate of false positives that ten clean sequences or more exceed, a
 table has the efficiency by S/N, the S/N at which half of the objects are
 found, and its ratio to the matched filter's. The likelihood ratio is the
 architecture ``trajectories`` as it is before any training. ``--statistics
-FILE`` keeps what each detector said of each sequence.
+FILE`` keeps what each detector said of each sequence; where there is such a
+file, the tables are made from it.
 """
 
 from __future__ import annotations
@@ -82,12 +83,14 @@ def main() -> None:
     """Measure, and print."""
     args = parse_arguments()
     torch.set_num_threads(1)
-    blocks = make_blocks(args)
-    make_detectors(args)
-    sample = without_repetitions(measure(blocks, args))
-    if args.statistics is not None:
-        statistics = np.column_stack(list(sample.statistics.values()))
-        np.savez(args.statistics, snr=sample.snr, names=list(sample.statistics), statistics=statistics)
+    if args.statistics is not None and args.statistics.exists():
+        sample = read_sample(args.statistics)
+    else:
+        # Trained before the processes begin, which then find the classifiers.
+        make_detectors(args)
+        sample = without_repetitions(measure(make_blocks(args), args))
+        if args.statistics is not None:
+            write_sample(sample, args.statistics)
     print_speed(sample)
     for rate in RATES:
         print_table(sample, rate)
@@ -249,6 +252,28 @@ def without_repetitions(sample: Sample) -> Sample:
     )
 
 
+def write_sample(sample: Sample, path: Path) -> None:
+    """Keep what was measured."""
+    names = list(sample.statistics)
+    statistics = np.column_stack([sample.statistics[name] for name in names])
+    seconds = np.array([sample.seconds[name] for name in names])
+    np.savez(
+        path, snr=sample.snr, position=sample.position, names=names, statistics=statistics, seconds=seconds
+    )
+
+
+def read_sample(path: Path) -> Sample:
+    """Return what was measured before."""
+    with np.load(path) as arrays:
+        names = arrays["names"].tolist()
+        return Sample(
+            snr=arrays["snr"],
+            position=arrays["position"],
+            statistics=dict(zip(names, arrays["statistics"].T, strict=True)),
+            seconds=dict(zip(names, arrays["seconds"].tolist(), strict=True)),
+        )
+
+
 def print_speed(sample: Sample) -> None:
     """Print how many sequences a second of CPU each detector looks at."""
     is_clean = np.isnan(sample.snr)
@@ -266,17 +291,23 @@ def print_table(sample: Sample, rate: float) -> None:
     print(f"\n{rate:g} false positives per sequence; efficiency by S/N")
     bins = "".join(f"{low:g}-{high:g}".rjust(8) for low, high in SNR_BINS)
     print(f"  {'':40} threshold{bins}     all       S/N50   ratio")
-    reference = np.nan
     snr = sample.snr[~is_clean]
+    reference, largest = np.nan, snr.max()
     for name, statistic in sample.statistics.items():
         threshold = threshold_at(rate, statistic[is_clean])
-        assert name != "matched filter" or threshold > 1.08 * SCREEN
+        is_reference = name == "matched filter"
+        assert not is_reference or threshold > 1.08 * SCREEN
         found = statistic[~is_clean] > threshold
         fit = fit_efficiency(snr, found, rising=True, by_chance=rate)
-        reference = fit.centre if np.isnan(reference) else reference
+        reference = fit.centre if is_reference else reference
         cells = "".join(f"{mean(found[(snr >= low) & (snr < high)]):8.3f}" for low, high in SNR_BINS)
-        half = f"{fit.centre:6.2f} +- {fit.errors[0]:.2f}{fit.centre / reference:8.3f}"
-        print(f"  {name:40} {threshold:9.3f}{cells}{mean(found):8.3f} {half}")
+        half = f"{fit.centre:6.2f} +- {fit.errors[0]:.2f}" if np.isfinite(fit.centre) else f"> {largest:.1f}"
+        if np.isfinite(reference):
+            ratio = f"{fit.centre / reference:8.3f}"
+        else:
+            # Half of the brightest objects are not found by it.
+            ratio = f"< {fit.centre / largest:.3f}"
+        print(f"  {name:40} {threshold:9.3f}{cells}{mean(found):8.3f} {half:>14} {ratio:>8}")
 
 
 def print_single_images(sample: Sample) -> None:
