@@ -9,6 +9,8 @@ __all__ = (
     "Conv3dArchitecture",
     "Conv3dConfig",
     "Shape",
+    "StackArchitecture",
+    "StackConfig",
     "TrajectoryArchitecture",
     "TrajectoryConfig",
     "architectures",
@@ -34,6 +36,7 @@ from lsst.pex.config import (
 from .._sequences import BANDS
 from ..photometry import TNO_COLOURS
 from .inputs import PIXEL_COLUMNS, significance
+from .stacks import STACK_COLUMNS, STACK_NORMALISATION, compressed_stacks
 from .trajectory_features import FEATURE_COLUMNS, FEATURES, displacements, strongest, trajectory_features
 
 if TYPE_CHECKING:
@@ -187,6 +190,73 @@ class Conv3dArchitecture(Architecture):
         )
 
 
+class StackConfig(Conv3dConfig):
+    """Hyperparameters of `StackArchitecture`."""
+
+    n_stacks = RangeField(
+        doc="Number of stacks of a sequence, each of the images in an equal part of its time.",
+        dtype=int,
+        default=10,
+        min=1,
+    )
+
+    def setDefaults(self) -> None:
+        """Set other defaults than those of the base class."""
+        super().setDefaults()
+        self.filters = [16, 32, 64]
+        self.dense_units = 64
+
+
+@registerConfigurable("stacks", architectures)
+class StackArchitecture(Architecture):
+    """A few 3D convolutions on the S/N of point sources in stacks of the
+    images, with the PSF, the variance, the mask and the time of each image.
+    """
+
+    ConfigClass = StackConfig
+    columns = STACK_COLUMNS
+    inputs: ClassVar[Mapping[str, str]] = {"snr": "khw"}
+
+    config: StackConfig
+
+    def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the compressed S/N in each stack.
+
+        Parameters
+        ----------
+        columns
+            Columns of image sequences.
+        """
+        return {"snr": compressed_stacks(columns, self.config.n_stacks, self.config.softening)}
+
+    def describe_normalisation(self) -> dict[str, Any]:
+        """Return what `encode` does to the pixels."""
+        return {
+            "snr": STACK_NORMALISATION,
+            "variance": "variance * noise_scale",
+            "softening": self.config.softening,
+            "n_stacks": self.config.n_stacks,
+        }
+
+    def build(self, shape: Shape) -> torch.nn.Module:
+        """Return a new network.
+
+        Parameters
+        ----------
+        shape
+            Shape of the sequences it is for.
+        """
+        from .conv3d import Conv3dNetwork
+
+        return Conv3dNetwork(
+            shape=(self.config.n_stacks, *shape[1:]),
+            filters=list(self.config.filters),
+            dense_units=self.config.dense_units,
+            dropout=self.config.dropout,
+            name="snr",
+        )
+
+
 class TrajectoryConfig(Config):
     """Hyperparameters of `TrajectoryArchitecture`."""
 
@@ -214,6 +284,25 @@ class TrajectoryConfig(Config):
     hidden_units = ListField[int](
         doc="Number of neurons of each hidden layer.", default=[32, 32], minLength=1
     )
+    n_stacks = RangeField(
+        doc="Number of stacks of a sequence that show what its window looks like.",
+        dtype=int,
+        default=10,
+        min=1,
+    )
+    filters = ListField[int](
+        doc="Number of filters of each convolution of the stacks.", default=[16, 32, 64], minLength=1
+    )
+    context_units = RangeField(
+        doc="Number of values that say what a window looks like.", dtype=int, default=16, min=1
+    )
+    softening = RangeField(
+        doc="S/N in a stack up to which it is fed about as it is; more is compressed (sigma).",
+        dtype=float,
+        default=5.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
     snr_min = RangeField(doc="Lowest S/N that objects are expected with.", dtype=float, default=3.0, min=0.0)
     snr_max = RangeField(
         doc="Highest S/N that objects are expected with.", dtype=float, default=12.0, min=0.0
@@ -225,12 +314,10 @@ class TrajectoryConfig(Config):
     def validate(self) -> None:
         """Check the fields."""
         super().validate()
-        if min(self.hidden_units) < 1:
-            raise FieldValidationError(
-                type(self).hidden_units,
-                self,
-                f"hidden_units must be positive, not {list(self.hidden_units)}.",
-            )
+        for name in ("hidden_units", "filters"):
+            if min(getattr(self, name)) < 1:
+                message = f"{name} must be positive, not {list(getattr(self, name))}."
+                raise FieldValidationError(getattr(type(self), name), self, message)
         if not self.snr_min <= self.snr_max:
             raise FieldValidationError(
                 type(self).snr_min, self, f"snr_min={self.snr_min} is above snr_max={self.snr_max}."
@@ -244,20 +331,20 @@ class TrajectoryConfig(Config):
 @registerConfigurable("trajectories", architectures)
 class TrajectoryArchitecture(Architecture):
     """Dense layers on what a matched filter sees along straight trajectories,
-    with the PSF, the variance, the mask and the time of each image.
+    and on what a few convolutions see in stacks of the images, with the PSF,
+    the variance, the mask and the time of each image.
     """
 
     ConfigClass = TrajectoryConfig
     columns = FEATURE_COLUMNS
-    # Turned, flipped and reversed sequences have the same features, in another
-    # order.
-    inputs: ClassVar[Mapping[str, str]] = {"features": "kf", "n_seen": ""}
+    # Turned and flipped sequences have the same features, in another order.
+    inputs: ClassVar[Mapping[str, str]] = {"features": "kf", "n_seen": "", "stacks": "khw"}
 
     config: TrajectoryConfig
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the features of the strongest trajectories, and the number
-        of all.
+        """Return the features of the strongest trajectories, the number of
+        all, and the compressed S/N in stacks.
 
         Parameters
         ----------
@@ -268,11 +355,18 @@ class TrajectoryArchitecture(Architecture):
         ratio = {band: float(10.0 ** (-0.4 * colour)) for band, colour in self.config.colours.items()}
         features = trajectory_features(columns, motions, ratio)
         chosen, n_seen = strongest(features, self.config.n_trajectories)
-        return {"features": chosen, "n_seen": n_seen}
+        stacks = compressed_stacks(columns, self.config.n_stacks, self.config.softening)
+        return {"features": chosen, "n_seen": n_seen, "stacks": stacks}
 
     def describe_normalisation(self) -> dict[str, Any]:
         """Return what `encode` does to the pixels."""
-        return {"features": list(FEATURES), "variance": "variance * noise_scale"}
+        return {
+            "features": list(FEATURES),
+            "stacks": STACK_NORMALISATION,
+            "variance": "variance * noise_scale",
+            "softening": self.config.softening,
+            "n_stacks": self.config.n_stacks,
+        }
 
     def build(self, shape: Shape) -> torch.nn.Module:
         """Return a new network.
@@ -286,6 +380,9 @@ class TrajectoryArchitecture(Architecture):
 
         return TrajectoryNetwork(
             hidden_units=list(self.config.hidden_units),
+            shape=(self.config.n_stacks, *shape[1:]),
+            filters=list(self.config.filters),
+            context_units=self.config.context_units,
             snr_min=self.config.snr_min,
             snr_max=self.config.snr_max,
         )

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Conv3dNetwork", "pooled_shape")
+__all__ = ("Conv3dNetwork", "ConvolutionBlocks", "pooled_shape")
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,25 +30,30 @@ class Conv3dNetwork(nn.Module):
     dropout
         Fraction of the inputs of the dense layer and of the last neuron that
         is dropped in training.
+    name
+        Name of the input.
     """
 
-    def __init__(self, *, shape: Shape, filters: Sequence[int], dense_units: int, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        shape: Shape,
+        filters: Sequence[int],
+        dense_units: int,
+        dropout: float,
+        name: str = "significance",
+    ) -> None:
         super().__init__()
-        channels = [1, *filters]
-        self.blocks = nn.Sequential(*map(_Block, channels[:-1], channels[1:]))
-        for _ in filters:
-            shape = pooled_shape(shape)
+        self._name = name
+        self.blocks = ConvolutionBlocks(shape, filters)
         self.head = nn.Sequential(
             nn.Flatten(),
             nn.Dropout(dropout),
-            nn.Linear(filters[-1] * math.prod(shape), dense_units),
+            nn.Linear(self.blocks.n_features, dense_units),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(dense_units, 1),
         )
-        # Convolutions on CPUs are about 1.4 times as fast with the channels
-        # last.
-        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of sequences.
@@ -56,15 +61,55 @@ class Conv3dNetwork(nn.Module):
         Parameters
         ----------
         inputs
-            ``significance``, ``(n, n_times, height, width)``.
+            One input, ``(n, n_times, height, width)``.
 
         Returns
         -------
         logits : `torch.Tensor`
             Logits, ``(n,)``.
         """
-        features = self.blocks(inputs["significance"].unsqueeze(1))
-        return self.head(features.contiguous()).squeeze(1)
+        return self.head(self.blocks(inputs[self._name])).squeeze(1)
+
+
+class ConvolutionBlocks(nn.Sequential):
+    """Convolutions of sequences, each with batch normalisation, ReLU and
+    pooling.
+
+    Parameters
+    ----------
+    shape
+        Shape of the sequences.
+    filters
+        Number of filters of each convolution.
+    """
+
+    n_features: int
+    """Number of values that are left of a sequence."""
+
+    def __init__(self, shape: Shape, filters: Sequence[int]) -> None:
+        channels = [1, *filters]
+        super().__init__(*map(_Block, channels[:-1], channels[1:]))
+        for _ in filters:
+            shape = pooled_shape(shape)
+        self.n_features = filters[-1] * math.prod(shape)
+        # Convolutions on CPUs are about 1.4 times as fast with the channels
+        # last.
+        self.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return what is left of sequences.
+
+        Parameters
+        ----------
+        images
+            Sequences, ``(n, n_times, height, width)``.
+
+        Returns
+        -------
+        features : `torch.Tensor`
+            What is left of them, ``(n, n_filters, n_times, height, width)``.
+        """
+        return super().forward(images.unsqueeze(1)).contiguous()
 
 
 class _Block(nn.Module):

@@ -9,7 +9,15 @@ as much: a star, one bright image, noise that is not what the variance says.
 
 from __future__ import annotations
 
-__all__ = ("FEATURES", "FEATURE_COLUMNS", "displacements", "strongest", "trajectory_features")
+__all__ = (
+    "FEATURES",
+    "FEATURE_COLUMNS",
+    "displacements",
+    "inner_psf",
+    "strongest",
+    "trajectory_features",
+    "weighted_images",
+)
 
 from collections.abc import Mapping
 
@@ -115,8 +123,8 @@ def trajectory_features(
         information.
     """
     columns = {**columns, "valid": columns["valid"] & np.isfinite(columns["mjd"])}
-    image, weight = _weighted_images(columns)
-    psf = _inner_psf(columns["psf"])
+    image, weight = weighted_images(columns)
+    psf = inner_psf(columns["psf"])
     moving = image - static_sky(image, weight, columns["band"], psf)
     ratio = _by_band(columns["band"], flux_ratio)
     information = (ratio**2 * weight.max(axis=(2, 3)) * np.sum(psf**2, axis=(2, 3))).astype(float)
@@ -171,16 +179,27 @@ def _times_last(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(array, 1, -1))
 
 
-def _inner_psf(psf: np.ndarray) -> np.ndarray:
-    """Return PSFs without what is far from their centre, finite."""
+def inner_psf(psf: np.ndarray) -> np.ndarray:
+    """Return PSFs without what is far from their centre, finite.
+
+    Parameters
+    ----------
+    psf
+        PSFs, ``(n, n_times, k, k)``.
+    """
     cut = max(psf.shape[2] // 2 - PSF_REACH, 0)
     inner = psf[:, :, cut : psf.shape[2] - cut, cut : psf.shape[3] - cut]
     return np.nan_to_num(inner, posinf=0.0, neginf=0.0).astype(np.float32, copy=False)
 
 
-def _weighted_images(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def weighted_images(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Return images, and inverse variances that are 0 in pixels that do not
     count, where the image is 0 too.
+
+    Parameters
+    ----------
+    columns
+        Arrays of the columns image, variance, mask, noise_scale and valid.
     """
     image, variance = columns["image"], columns["variance"]
     noise_scale = columns["noise_scale"][:, :, np.newaxis, np.newaxis]
@@ -225,7 +244,7 @@ def _moving_fraction(
     It is 1 less the mean overlap of the PSF with itself between the images of
     a band, for the overlap of Gaussians.
     """
-    psf = _inner_psf(columns["psf"])
+    psf = inner_psf(columns["psf"])
     # For a Gaussian, the sum of squares is 1 / (4 pi sigma^2).
     weight = information * columns["valid"]
     sharpness = np.sum(psf**2, axis=(2, 3)) * 2 * np.pi

@@ -1,6 +1,9 @@
 # This file is part of meas_tno.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The network that judges trajectories one by one, and adds them up."""
+"""The network that judges trajectories one by one, and adds them up.
+
+What a window looks like, in stacks of its images, is context for all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from .architectures import Shape
+from .conv3d import ConvolutionBlocks
 from .trajectory_features import FEATURES
 
 SNR_LIMIT = 20.0
@@ -32,6 +37,12 @@ class TrajectoryNetwork(nn.Module):
     ----------
     hidden_units
         Number of neurons of each hidden layer.
+    shape
+        Number of stacks, height and width.
+    filters
+        Number of filters of each convolution of the stacks.
+    context_units
+        Number of values that say what a window looks like.
     snr_min, snr_max
         S/N between which objects are expected.
 
@@ -52,17 +63,33 @@ class TrajectoryNetwork(nn.Module):
     scale: Tensor
     """Factors on the features."""
 
-    def __init__(self, *, hidden_units: Sequence[int], snr_min: float, snr_max: float) -> None:
+    def __init__(
+        self,
+        *,
+        hidden_units: Sequence[int],
+        shape: Shape,
+        filters: Sequence[int],
+        context_units: int,
+        snr_min: float,
+        snr_max: float,
+    ) -> None:
         super().__init__()
+        self.blocks = ConvolutionBlocks(shape, filters)
+        self.context = nn.Sequential(
+            nn.Flatten(), nn.Linear(self.blocks.n_features, context_units), nn.GELU()
+        )
+        # What the context itself says, for or against an object.
+        self.prior = nn.Linear(context_units, 1)
         layers: list[nn.Module] = []
-        units = [len(FEATURES), *hidden_units]
+        units = [len(FEATURES) + context_units, *hidden_units]
         for n_in, n_out in zip(units[:-1], units[1:], strict=True):
             layers += [nn.Linear(n_in, n_out), nn.GELU()]
         self.layers = nn.Sequential(*layers)
         self.correction = nn.Linear(units[-1], 3)
         nn.init.zeros_(self.correction.weight)
         nn.init.zeros_(self.correction.bias)
-        self.offset = nn.Parameter(torch.zeros(()))
+        nn.init.zeros_(self.prior.weight)
+        nn.init.zeros_(self.prior.bias)
         self.register_buffer("snr", torch.linspace(snr_min, snr_max, 16))
         self.register_buffer("scale", torch.tensor([_SCALES[name] for name in FEATURES]))
 
@@ -72,8 +99,9 @@ class TrajectoryNetwork(nn.Module):
         Parameters
         ----------
         inputs
-            ``features``, ``(n, n_trajectories, n_features)``, and ``n_seen``,
-            the number of all trajectories of a sequence, ``(n,)``.
+            ``features``, ``(n, n_trajectories, n_features)``; ``n_seen``, the
+            number of all trajectories of a sequence, ``(n,)``; and ``stacks``,
+            the compressed S/N in stacks, ``(n, n_stacks, height, width)``.
 
         Returns
         -------
@@ -82,16 +110,18 @@ class TrajectoryNetwork(nn.Module):
         """
         features, n_seen = inputs["features"], inputs["n_seen"]
         seen = features[..., FEATURES.index("coverage")] > 0
-        evidence = self._evidence(features).masked_fill(~seen, -math.inf)
+        context = self.context(self.blocks(inputs["stacks"]))
+        evidence = self._evidence(features, context).masked_fill(~seen, -math.inf)
         evidence = torch.where(n_seen[:, None] > 0, evidence, 0.0)
         total = torch.logsumexp(evidence, dim=1) - torch.log(n_seen.clamp(min=1))
-        return torch.where(n_seen > 0, total + self.offset, NOTHING)
+        return torch.where(n_seen > 0, total + self.prior(context).squeeze(1), NOTHING)
 
-    def _evidence(self, features: Tensor) -> Tensor:
+    def _evidence(self, features: Tensor, context: Tensor) -> Tensor:
         """Return the logarithm of the likelihood ratio of each trajectory."""
         snr, moving = (features[..., FEATURES.index(name)] for name in ("snr", "moving_snr"))
         compressed = SOFTENING * torch.asinh(features * self.scale / SOFTENING)
-        change, added, doubt = self.correction(self.layers(compressed)).unbind(dim=-1)
+        known = torch.cat([compressed, context[:, None].expand(-1, features.shape[1], -1)], dim=-1)
+        change, added, doubt = self.correction(self.layers(known)).unbind(dim=-1)
         snr, moving = (value.clamp(-SNR_LIMIT, SNR_LIMIT) for value in (snr, moving))
         believed = (snr + torch.tanh(doubt) * (moving - snr) + change)[..., None]
         ratio = torch.logsumexp(self.snr * believed - self.snr**2 / 2, dim=-1) - math.log(len(self.snr))
