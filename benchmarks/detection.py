@@ -19,8 +19,8 @@ For each rate of false positives that ten clean sequences or more exceed, a
 table has the efficiency by S/N, the S/N at which half of the objects are
 found, and its ratio to the matched filter's. The likelihood ratio is the
 architecture ``trajectories`` as it is before any training. ``--statistics
-FILE`` keeps what each detector said of each sequence; where there is such a
-file, the tables are made from it.
+FILE`` keeps what each detector said of each sequence; detectors that are in
+such a file already are not asked again.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ sequence: those are far below the threshold of any rate here.
 """
 
 
+BLOCKS_PER_PROCESS = 20
+"""Blocks after which a process is replaced by a new one."""
+
+
 @dataclasses.dataclass
 class Sample:
     """What the detectors say of the same sequences."""
@@ -83,14 +87,19 @@ def main() -> None:
     """Measure, and print."""
     args = parse_arguments()
     torch.set_num_threads(1)
+    sample = None
     if args.statistics is not None and args.statistics.exists():
         sample = read_sample(args.statistics)
-    else:
-        # Trained before the processes begin, which then find the classifiers.
-        make_detectors(args)
-        sample = without_repetitions(measure(make_blocks(args), args))
+    # Trained before the processes begin, which then find the classifiers.
+    args.detectors = [
+        name for name in make_detectors(args) if sample is None or name not in sample.statistics
+    ]
+    if args.detectors:
+        more = without_repetitions(measure(make_blocks(args), args))
+        sample = more if sample is None else merge(sample, more)
         if args.statistics is not None:
             write_sample(sample, args.statistics)
+    assert sample is not None
     print_speed(sample)
     for rate in RATES:
         print_table(sample, rate)
@@ -183,7 +192,10 @@ def single_image(sequences: ImageSequences) -> np.ndarray:
 def measure(blocks: list[Block], args: argparse.Namespace) -> Sample:
     """Let all detectors look at all sequences."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(args.processes, context, initializer=prepare, initargs=(args,)) as pool:
+    # Memory that is freed in pieces is given back at the end of a process.
+    with ProcessPoolExecutor(
+        args.processes, context, initializer=prepare, initargs=(args,), max_tasks_per_child=BLOCKS_PER_PROCESS
+    ) as pool:
         futures = [pool.submit(look_at_block, block) for block in blocks]
         parts = [future.result() for future in tqdm(futures, desc="blocks", disable=None)]
     return join(parts)
@@ -196,7 +208,8 @@ DETECTORS: dict[str, Detector] = {}
 def prepare(args: argparse.Namespace) -> None:
     """Make this process ready for `look_at_block`."""
     torch.set_num_threads(1)
-    DETECTORS.update(make_detectors(args))
+    detectors = make_detectors(args)
+    DETECTORS.update({name: detectors[name] for name in args.detectors})
 
 
 def look_at_block(block: Block) -> Sample:
@@ -235,6 +248,19 @@ def join(parts: Iterable[Sample]) -> Sample:
         position=np.concatenate([part.position for part in parts]),
         statistics={name: np.concatenate([part.statistics[name] for part in parts]) for name in names},
         seconds={name: sum(part.seconds[name] for part in parts) for name in names},
+    )
+
+
+def merge(sample: Sample, more: Sample) -> Sample:
+    """Return what more detectors say of the same sequences, too."""
+    if not np.array_equal(sample.position, more.position) or not np.array_equal(
+        sample.snr, more.snr, equal_nan=True
+    ):
+        raise ValueError("The file of statistics is of other sequences; name another one.")
+    return dataclasses.replace(
+        sample,
+        statistics={**sample.statistics, **more.statistics},
+        seconds={**sample.seconds, **more.seconds},
     )
 
 
