@@ -181,7 +181,7 @@ def _edit(table: pa.Table, row: int, **values: Any) -> pa.Table:
 def test_truncated_tables(classifier: Classifier) -> None:
     table = classifier_to_table(classifier)
     for length in (0, 1, len(table) - 1):
-        with pytest.raises(ClassifierError, match="truncated: the tensors"):
+        with pytest.raises(ClassifierError, match="truncated: the tensors|do not belong to the architecture"):
             classifier_from_table(table[:length])
     for row in (0, len(table) - 1):
         data = table["data"][row].as_py()
@@ -226,7 +226,7 @@ def test_foreign_tables(classifier: Classifier) -> None:
         classifier_from_table(pa.concat_tables([table, _edit(table[:1], 0, name="foreign")]))
     other = next(name for name in architectures if name != classifier.description["architecture"]["name"])
     metadata = classifier_to_table(random_classifier(other)).schema.metadata
-    with pytest.raises(ClassifierError, match="truncated: the tensors"):
+    with pytest.raises(ClassifierError, match="truncated: the tensors|do not belong to the architecture"):
         classifier_from_table(table.replace_schema_metadata(metadata))
 
 
