@@ -105,7 +105,6 @@ def commands(repo: Path) -> dict[str, list[str]]:
             *(*pipetask, *training),
             *("-c", "extractCutouts:n_positions=400"),
             *("-c", "trainClassifier:training.n_threads=2"),
-            *("-c", "trainClassifier:training.max_epochs=8"),
         ],
         "Score the sky, and the injected objects": [
             *(*pipetask, *search),
