@@ -1,6 +1,7 @@
 # make install   a virtual environment in .venv with everything in it
 # make demo      a simulated survey, searched from end to end, in demo/
 # make test      lint, then all tests
+# make doc       the documentation, in build/doc/
 # make lint      ruff, mypy, numpydoc
 # make clean     remove all that the above have made
 
@@ -9,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := install
-.PHONY: install demo test lint clean
+.PHONY: install demo test doc lint clean
 
 install: $(STAMP)
 
@@ -28,11 +29,16 @@ demo: install
 test: lint
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
+doc: install
+	$(PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[doc]'
+	$(PYTHON) -m sphinx -b html -W --keep-going --quiet doc build/doc
+	@echo "Open build/doc/index.html"
+
 lint: install
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy python/lsst/meas/tno examples benchmarks
-	$(PYTHON) -m numpydoc lint $$(find python -name '*.py')
+	$(PYTHON) -m mypy python/lsst/meas/tno examples benchmarks doc/_ext
+	$(PYTHON) -m numpydoc lint $$(find python doc/_ext -name '*.py')
 
 clean:
 	rm -rf $(VENV) demo build dist python/*.egg-info .mypy_cache .pytest_cache .ruff_cache

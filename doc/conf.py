@@ -14,7 +14,7 @@ copyright = author
 release = version = version_of("meas-tno")
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "tables_of_the_code"]
-exclude_patterns = ["_ext"]
+exclude_patterns = ["_ext", "_static"]
 myst_heading_anchors = 2
 default_role = "py:obj"
 
@@ -34,3 +34,5 @@ html_theme_options = {
 }
 html_sidebars = {"**": ["about.html", "navigation.html", "searchbox.html"]}
 html_show_sourcelink = False
+# alabaster takes custom.css from here.
+html_static_path = ["_static"]

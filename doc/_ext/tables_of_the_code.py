@@ -103,6 +103,26 @@ def columns_table(columns: Iterable[Column]) -> str:
     )
 
 
+def column_constants() -> list[str]:
+    """Return the names of the constants that describe tables, in the order of
+    the dataset types.
+    """
+    names = [name for name in _schema.__all__ if name.endswith("_COLUMNS")]
+    first = {name: first_use(getattr(_schema, name)) for name in names}
+    return sorted(names, key=first.__getitem__)
+
+
+def first_use(columns: Iterable[Column]) -> int:
+    """Return the number of the first dataset type that has some columns.
+
+    Parameters
+    ----------
+    columns
+        The columns.
+    """
+    return next(index for index, schema in enumerate(SCHEMAS.values()) if set(columns) <= set(schema))
+
+
 def columns_of(dataset_type: str) -> str:
     """Return the names of the constants that a dataset's columns are of.
 
@@ -111,9 +131,16 @@ def columns_of(dataset_type: str) -> str:
     dataset_type
         Name of the dataset type.
     """
-    names = [name for name in _schema.__all__ if name.endswith("_COLUMNS")]
-    found = set(SCHEMAS[dataset_type])
-    return ", ".join(f":ref:`{name} <{name}>`" for name in names if set(getattr(_schema, name)) <= found)
+    rest = list(SCHEMAS[dataset_type])
+    parts = []
+    for name in column_constants():
+        columns = getattr(_schema, name)
+        if set(columns) <= set(SCHEMAS[dataset_type]):
+            parts.append(f":ref:`{name} <{name}>`")
+            rest = [column for column in rest if column not in columns]
+    if rest:
+        parts.append("and " + ", ".join(literal(column.name) for column in rest))
+    return ", ".join(parts)
 
 
 def datasets_table() -> str:
@@ -320,15 +347,10 @@ class ColumnsDirective(TextDirective):
 
 
 class ConfigDirective(TextDirective):
-    """All fields of a configuration class; the second argument is what
-    stands before them on a command line.
-    """
-
-    optional_arguments = 1
+    """All fields of a configuration class."""
 
     def make_text(self) -> str:
-        prefix = self.arguments[1] if len(self.arguments) > 1 else ""
-        return config_text(import_object(self.arguments[0]), prefix, "")
+        return config_text(import_object(self.arguments[0]), "", "")
 
 
 class CommandsDirective(TextDirective):
