@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
-__all__ = ("plot_efficiency",)
+__all__ = ("EFFICIENCY_PANELS", "plot_efficiency")
+
+import functools
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from astropy.table import Table
@@ -26,11 +29,8 @@ def plot_efficiency(table: Table) -> Figure:
         Table with the columns of `DETECTION_EFFICIENCY_COLUMNS`.
     """
     figure = Figure(figsize=(11.0, 9.0), layout="constrained")
-    axes = figure.subplots(2, 2)
-    _plot_bins(axes[0, 0], table, "mag")
-    _plot_bins(axes[0, 1], table, "snr")
-    _plot_roc(axes[1, 0], table)
-    _plot_calibration(axes[1, 1], table)
+    for axes, draw in zip(figure.subplots(2, 2).flat, EFFICIENCY_PANELS.values(), strict=True):
+        draw(axes, table)
     return figure
 
 
@@ -84,3 +84,14 @@ def _plot_calibration(axes: Axes, table: Table) -> None:
     _plot_points(axes, np.asarray(rows["predicted"]), rows)
     predicted = "Probability" if "probability" in rows["quantity"] else "Score"
     axes.set(xlabel=predicted, ylabel="Fraction with an object", xlim=(0, 1), ylim=(0, 1.02))
+
+
+EFFICIENCY_PANELS: Mapping[str, Callable[[Axes, Table], None]] = {
+    "Detection efficiency by magnitude": functools.partial(_plot_bins, name="mag"),
+    "Detection efficiency by S/N": functools.partial(_plot_bins, name="snr"),
+    "ROC curve": _plot_roc,
+    "Calibration of the scores": _plot_calibration,
+}
+"""What draws each panel on axes, by its title, of a table with the columns of
+`DETECTION_EFFICIENCY_COLUMNS`.
+"""

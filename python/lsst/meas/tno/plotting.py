@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("coadd_images", "plot_sequence", "shift_and_stack")
+__all__ = ("coadd_images", "plot_coadds", "plot_sequence", "shift_and_stack")
 
 from collections.abc import Sequence
 
@@ -122,6 +122,29 @@ def plot_sequence(
     return figure
 
 
+def plot_coadds(sequences: ImageSequences, row: int, x: np.ndarray, y: np.ndarray) -> Figure:
+    """Plot the mean of a sequence, and its mean along a track.
+
+    Parameters
+    ----------
+    sequences
+        Image sequences.
+    row
+        Row of the one to plot.
+    x, y
+        Pixel position of the object in each image, ``(n_times,)``; NaN where
+        it has none, but somewhere it must have one.
+
+    Returns
+    -------
+    figure : `matplotlib.figure.Figure`
+        Figure without a GUI.
+    """
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    _plot_coadds(figure, sequences, row, x, y, marker_size=36)
+    return figure
+
+
 def _plot_images(
     figure: SubFigure, sequences: ImageSequences, row: int, shown: np.ndarray, x: np.ndarray, y: np.ndarray
 ) -> None:
@@ -138,7 +161,12 @@ def _plot_images(
 
 
 def _plot_coadds(
-    figure: SubFigure, sequences: ImageSequences, row: int, x: np.ndarray, y: np.ndarray
+    figure: Figure | SubFigure,
+    sequences: ImageSequences,
+    row: int,
+    x: np.ndarray,
+    y: np.ndarray,
+    marker_size: float = 60,
 ) -> None:
     """Plot the mean image with the track, and the mean along the track."""
     variance = sequences.variance[row]
@@ -154,7 +182,7 @@ def _plot_coadds(
     panels[0].plot(x, y, "-", lw=1.5, color=MARKER)
     panels[0].plot(x[sequences.valid[row]][-1:], y[sequences.valid[row]][-1:], ".", color=MARKER)
     _show(panels[1], along, norm, title="Mean, shifted along the track")
-    panels[1].plot(centre_x, centre_y, "o", mfc="none", ms=60, mew=1.5, color=MARKER)
+    panels[1].plot(centre_x, centre_y, "o", mfc="none", ms=marker_size, mew=1.5, color=MARKER)
     _add_colour_bar(figure, panels, norm)
     first = np.flatnonzero(sequences.valid[row])[0]
     scale = float(np.sqrt(pixel_area(sequences.pixel_to_sky[row, first])))
@@ -169,7 +197,7 @@ def _show(axes: Axes, image: np.ndarray, norm: Normalize, *, title: str) -> None
     axes.set(xlim=(-0.5, width - 0.5), ylim=(-0.5, height - 0.5))
 
 
-def _add_colour_bar(figure: SubFigure, axes: Sequence[Axes], norm: Normalize) -> None:
+def _add_colour_bar(figure: Figure | SubFigure, axes: Sequence[Axes], norm: Normalize) -> None:
     figure.colorbar(ScalarMappable(norm, cmap="gray_r"), ax=axes, label="nJy per pixel")
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
+from ._candidates import match_candidates_with_orbits
 from ._common import find_datasets, open_butler, show_progress
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def export_candidates(
         candidates = _read_candidates(butler, refs, limit, min_logit)
         known = KnownObjects.none(len(candidates))
         if match:
-            known = _match(butler, candidates, orbits, match_radius)
+            known = match_candidates_with_orbits(butler, candidates, _LOG, orbits=orbits, radius=match_radius)
         if context is None:
             _write_table(temporary, _to_table(candidates, known), file_format)
             what = f"{len(candidates)} candidates"
@@ -172,26 +173,6 @@ def _read_candidates(
     if min_logit is not None:
         candidates = candidates.select(candidates.logit >= min_logit)
     return candidates.select(np.argsort(-candidates.logit, kind="stable")[:limit])
-
-
-def _match(butler: Butler, candidates: Candidates, orbits: str | None, radius: float) -> KnownObjects:
-    """Look for the candidates among known objects, if there is a catalog."""
-    from lsst.daf.butler import MissingDatasetTypeError
-
-    from ..known_objects import KnownObjects, match_known_objects
-
-    try:
-        found = butler.find_dataset("tno_orbits", collections=orbits)
-    except MissingDatasetTypeError:
-        found = None
-    if found is None:
-        if orbits is not None:
-            raise click.ClickException(f"There is no tno_orbits in {orbits}.")
-        _LOG.warning("There is no tno_orbits in these collections, so that no known objects are named.")
-        return KnownObjects.none(len(candidates))
-    catalog = butler.get(found)
-    _LOG.info("Comparing with %d orbits of %s.", len(catalog), found.run)
-    return match_known_objects(candidates, catalog, radius=radius)
 
 
 def _to_table(candidates: Candidates, known: KnownObjects) -> Table:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("plot_training",)
+__all__ = ("draw_losses", "draw_roc", "plot_training")
 
 import numpy as np
 from astropy.table import Table
@@ -35,23 +35,46 @@ def plot_training(
     """
     figure = Figure(figsize=(11.0, 5.0), layout="constrained")
     loss_axes, roc_axes = figure.subplots(1, 2)
-    _plot_losses(loss_axes, history)
-    _plot_roc(roc_axes, logits, injected, snr)
+    draw_losses(loss_axes, history)
+    loss_axes.set_title("Loss")
+    draw_roc(roc_axes, logits, injected, snr)
     roc_axes.set_title(f"ROC of the {split} sequences")
     return figure
 
 
-def _plot_losses(axes: Axes, history: Table) -> None:
+def draw_losses(axes: Axes, history: Table) -> None:
+    """Draw the losses of a training.
+
+    Parameters
+    ----------
+    axes
+        Axes to draw on.
+    history
+        Table with the columns of `TRAINING_HISTORY_COLUMNS`.
+    """
     best = history[int(np.argmin(history["validation_loss"]))]
     axes.plot(history["epoch"], history["training_loss"], ".-", label="training")
     axes.plot(history["epoch"], history["validation_loss"], ".-", label="validation")
     axes.plot(best["epoch"], best["validation_loss"], "o", mfc="none", ms=10, color="k", label="kept")
-    axes.set(xlabel="Epoch", ylabel="Binary cross-entropy", yscale="log", title="Loss")
+    axes.set(xlabel="Epoch", ylabel="Binary cross-entropy", yscale="log")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
 
-def _plot_roc(axes: Axes, logits: np.ndarray, injected: np.ndarray, snr: np.ndarray) -> None:
+def draw_roc(axes: Axes, logits: np.ndarray, injected: np.ndarray, snr: np.ndarray) -> None:
+    """Draw ROC curves, for objects of each bin of S/N.
+
+    Parameters
+    ----------
+    axes
+        Axes to draw on.
+    logits
+        Logits of sequences, ``(n,)``.
+    injected
+        Whether each of them holds an object, bool ``(n,)``.
+    snr
+        S/N of the objects, ``(n,)``.
+    """
     # The thresholds of a search let few false positives pass: a linear axis
     # would hide them.
     smallest = 0.5 / max(1, int(np.count_nonzero(~injected)))
