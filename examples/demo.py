@@ -1,6 +1,6 @@
 # This file is part of meas_tno.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Search a small simulated survey, from visit images to scores.
+"""Search a small simulated survey, from visit images to a report.
 
 Runs the commands that a user would, prints each of them, and sums up what is
 in the repository afterwards. It takes about ten minutes on two cores::
@@ -53,9 +53,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run the demo in a directory, and remove what an earlier one left."""
     directory = Path(arguments[0] if arguments else "demo")
     make_directory(directory)
-    repo = directory / "repo"
+    repo, report = directory / "repo", directory / "report.html"
     print(f"The commands below run with\n\n    export PATH={shlex.quote(executables())}:$PATH\n", flush=True)
-    seconds = {title: run(title, command) for title, command in commands(repo).items()}
+    seconds = {title: run(title, command) for title, command in commands(repo, report).items()}
     with Butler.from_config(str(repo), collections=SEARCH) as butler:
         injected = read_all(butler, "tno_scores_injected")
         truth = butler.get("tno_simulated_objects")
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
         picture = directory / "found.png"
         plot_found(butler, injected, truth, picture)
     print_times(seconds)
-    print_where(repo, picture)
+    print_where(repo, picture, report)
 
 
 def make_directory(directory: Path) -> None:
@@ -82,7 +82,7 @@ def executables() -> str:
     return os.path.relpath(Path(sys.executable).parent)
 
 
-def commands(repo: Path) -> dict[str, list[str]]:
+def commands(repo: Path, report: Path) -> dict[str, list[str]]:
     """Return the commands of the demo, by what they do."""
     pipeline = os.path.relpath(ROOT / "pipelines" / "Tno.yaml")
     pipetask = ["pipetask", "run", "-b", str(repo), "-j", "2", "--register-dataset-types"]
@@ -113,6 +113,7 @@ def commands(repo: Path) -> dict[str, list[str]]:
             *("-c", "parameters:thresholdMode=per_sequence"),
             *("-c", f"parameters:threshold={FALSE_POSITIVES}"),
         ],
+        "Write the report": ["butler", "report-tno-search", str(repo), SEARCH, "-o", str(report)],
     }
 
 
@@ -223,9 +224,10 @@ def print_times(seconds: dict[str, float]) -> None:
     print(f"  {sum(seconds.values()):5.0f} s  in all")
 
 
-def print_where(repo: Path, picture: Path) -> None:
+def print_where(repo: Path, picture: Path, report: Path) -> None:
     """Print where everything is, and how to read it."""
     print(f"Picture of a found object: {picture}")
+    print(f"Report, to open in a browser: {report}")
     print(f"Repository: {repo}. Try:\n")
     print("    from lsst.daf.butler import Butler")
     print(f'    butler = Butler("{repo}", collections="{SEARCH}")')
