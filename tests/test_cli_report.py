@@ -7,7 +7,10 @@ from __future__ import annotations
 import base64
 import html.parser
 import re
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -198,9 +201,9 @@ def test_provenance_classifier_and_efficiency(repo: str, tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
     page = read(tmp_path / "r.html")
     assert "threshold 3.25 0.0" in page.body
-    assert "n merged: 4" in page.body
+    assert "merged: 4" in page.body
     assert "Architecture conv3d" in page.body
-    assert "24.6 (24.5 to 24.7)" in page.body
+    assert "24.61 (24.5 to 24.7)" in page.body
     # Map, scores, two of the training, four of the efficiency.
     assert len(page.pictures) == 8
 
@@ -242,6 +245,21 @@ def test_what_cannot_be_read_or_written(made: str, tmp_path: Path) -> None:
     path.write_text("mine")
     assert_fails(report(made, path), "exists; --overwrite")
     assert path.read_text() == "mine"
+
+
+def test_page_that_cannot_be_written_in_full(made: str, tmp_path: Path) -> None:
+    words = ["report-tno-search", made, COLLECTION, "-o", str(tmp_path / "r.html"), "--limit", "1"]
+    result = subprocess.run(
+        [str(Path(sys.executable).with_name("butler")), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def assert_fails(result: Result, part: str) -> None:

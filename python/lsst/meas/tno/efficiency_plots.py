@@ -61,6 +61,7 @@ def _plot_bins(axes: Axes, table: Table, name: str) -> None:
         error = fit["value_high"] - fit["value"]
         axes.set_title(f"{centre} = {fit['value']:.2f} ± {error:.2f}")
     axes.set(xlabel=label, ylabel="Detection efficiency", ylim=(0, 1.02))
+    axes.locator_params(axis="x", nbins=6)
 
 
 def _plot_roc(axes: Axes, table: Table) -> None:

@@ -127,7 +127,8 @@ def _show_nothing(title: str, unit: str) -> AbstractContextManager[Callable[[int
 
 def _threshold(tasks: list[TaskRun]) -> float | None:
     """Return the lowest logit of a candidate, if all patches have the same."""
-    for task in tasks:
+    # That of the last run, which the candidates are of.
+    for task in reversed(tasks):
         if task.label == "findCandidates":
             with contextlib.suppress(KeyError, ValueError):
                 return float(task.counts["threshold"])

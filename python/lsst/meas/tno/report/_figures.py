@@ -40,6 +40,9 @@ _ALL_SKY = 20.0
 _MAX_LABELS = 12
 """Candidates whose number is written on the map."""
 
+_LABEL_SIZE = 0.02
+"""Size of a number on the map, over that of the map."""
+
 _GROUP, _MAX_GROUPS = 4, 10
 """Images of a band that are at least put together to a mean of a light curve,
 and means that there are at most.
@@ -117,7 +120,7 @@ def draw_map(ra: np.ndarray, dec: np.ndarray, candidates: Candidates | None) -> 
     offsets = ((all_ra - middle + 180) % 360 - 180) * np.cos(np.radians(np.mean(all_dec)))
     is_all_sky = max(np.ptp(offsets), np.ptp(all_dec)) > _ALL_SKY
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7.6, 4.6 if is_all_sky else 6.0), layout="constrained")
+        figure = Figure(figsize=(6.0, 3.8 if is_all_sky else 5.0), layout="constrained")
         axes = figure.subplots(subplot_kw={"projection": "mollweide"} if is_all_sky else None)
         place = _all_sky(axes) if is_all_sky else _field(axes, middle, float(np.mean(all_dec)))
         axes.plot(*place(ra, dec), ".", ms=3, color="0.72", label=f"{len(ra):,} sequences", zorder=1)
@@ -125,8 +128,8 @@ def draw_map(ra: np.ndarray, dec: np.ndarray, candidates: Candidates | None) -> 
         axes.plot(
             *place(found_ra, found_dec), "o", ms=8, mfc="none", mew=1.6, color=CANDIDATE_COLOUR, label=label
         )
-        for number, x, y in zip(range(1, _MAX_LABELS + 1), *place(found_ra, found_dec), strict=False):
-            axes.annotate(str(number), (x, y), (6, 5), textcoords="offset points", fontsize=10)
+        for label, position in _labels(*place(found_ra, found_dec), np.ptp(place(all_ra, all_dec), axis=1)):
+            axes.annotate(label, position, (6, 5), textcoords="offset points", fontsize=10)
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return to_png(figure)
 
@@ -151,6 +154,22 @@ def _field(axes: Axes, ra_middle: float, dec_middle: float) -> _Place:
     axes.locator_params(nbins=6)
     # Across 0 h, right ascensions go on below 0 or above 360.
     return lambda ra, dec: (ra_middle + (ra - ra_middle + 180) % 360 - 180, dec)
+
+
+def _labels(x: np.ndarray, y: np.ndarray, extent: np.ndarray) -> list[tuple[str, tuple[float, float]]]:
+    """Return the numbers of the best candidates and where they stand; those
+    that would overlap are one.
+    """
+    labels: list[tuple[str, tuple[float, float]]] = []
+    reach = _LABEL_SIZE * np.max(extent)
+    for number, position in enumerate(zip(x[:_MAX_LABELS], y[:_MAX_LABELS], strict=True), start=1):
+        for index, (label, other) in enumerate(labels):
+            if np.hypot(position[0] - other[0], position[1] - other[1]) <= reach:
+                labels[index] = (f"{label}, {number}", other)
+                break
+        else:
+            labels.append((str(number), position))
+    return labels
 
 
 def draw_scores(logits: np.ndarray, threshold: float | None) -> str | None:

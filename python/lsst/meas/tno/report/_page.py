@@ -166,10 +166,15 @@ def describe_efficiency(table: Table) -> dict[str, str]:
                 f"{MISSING} ({str(row['reason']).replace('_', ' ')})" if row["reason"] else MISSING
             )
         elif np.isfinite(row["value_low"]):
-            numbers[title] = f"{value:.3g} ({row['value_low']:.3g} to {row['value_high']:.3g})"
+            low, high = (_to_text(row[name]) for name in ("value_low", "value_high"))
+            numbers[title] = f"{_to_text(value)} ({low} to {high})"
         else:
-            numbers[title] = f"{value:.3g}"
+            numbers[title] = _to_text(value)
     return numbers
+
+
+def _to_text(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def make_patch_rows(search: Search) -> list[PatchRow]:
