@@ -117,7 +117,10 @@ class Patch:
 
 
 def windows(sequences: ImageSequences) -> ImageSequences:
-    """Return the windows that larger images are made of, each a sequence."""
+    """Return the windows that larger images are made of, each a sequence.
+
+    They have the PSF and the noise scale of the middle of the larger image.
+    """
     parts = []
     middle = (N_SIDE - 1) / 2
     for row in range(N_SIDE):

@@ -35,14 +35,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from blocks import Block, injected_blocks, patch_blocks, white_blocks
-from detectors import Detector, Logits, matched_filter, read_classifier, threshold_at, untrained
+from blocks import Block, WhiteNoise, injected_blocks, patch_blocks, white_blocks
+from detectors import Detector, Logits, half_found, matched_filter, read_classifier, threshold_at, untrained
 from tqdm import tqdm
 from white_classifiers import TRAINING, classifier_for_white_noise
 from white_noise import MAX_MOTION
 
 from lsst.meas.tno import ImageSequences
-from lsst.meas.tno._efficiency_fit import fit_efficiency
 from lsst.meas.tno.matched_filter._shift_and_stack import information_maps
 from lsst.meas.tno.nn.trajectory_features import FEATURES, displacements, trajectory_features
 from lsst.meas.tno.photometry import TNO_COLOURS
@@ -57,8 +56,8 @@ SINGLE_IMAGE_SNR = 5.0
 
 
 SCREEN = 3.6
-"""S/N on a coarse grid up to which the matched filter does not look at a clean
-sequence: those are far below the threshold of any rate here.
+"""S/N on a coarse grid up to which the matched filter does not look at white
+noise: that is far below the threshold of any rate here.
 """
 
 
@@ -227,7 +226,7 @@ def look_at(block: Block, detectors: Mapping[str, Detector]) -> Sample:
         statistics, seconds = {}, {}
         for name, detector in detectors.items():
             begin = time.process_time()
-            if name == "matched filter" and is_clean:
+            if name == "matched filter" and isinstance(block, WhiteNoise):
                 rows = np.flatnonzero(coarse_snr(sequences) > SCREEN)
             # Where there is nothing to look at, nothing is found.
             statistics[name] = np.full(len(sequences), -np.inf)
@@ -283,9 +282,10 @@ def write_sample(sample: Sample, path: Path) -> None:
     names = list(sample.statistics)
     statistics = np.column_stack([sample.statistics[name] for name in names])
     seconds = np.array([sample.seconds[name] for name in names])
-    np.savez(
-        path, snr=sample.snr, position=sample.position, names=names, statistics=statistics, seconds=seconds
-    )
+    arrays = {"snr": sample.snr, "position": sample.position, "names": np.array(names)}
+    # A name without a suffix would get one.
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays, statistics=statistics, seconds=seconds)
 
 
 def read_sample(path: Path) -> Sample:
@@ -324,16 +324,17 @@ def print_table(sample: Sample, rate: float) -> None:
         is_reference = name == "matched filter"
         assert not is_reference or threshold > 1.08 * SCREEN
         found = statistic[~is_clean] > threshold
-        fit = fit_efficiency(snr, found, rising=True, by_chance=rate)
-        reference = fit.centre if is_reference else reference
+        half, error, problem = half_found(snr, found, rate)
+        reference = half if is_reference else reference
         cells = "".join(f"{mean(found[(snr >= low) & (snr < high)]):8.3f}" for low, high in SNR_BINS)
-        half = f"{fit.centre:6.2f} +- {fit.errors[0]:.2f}" if np.isfinite(fit.centre) else f"> {largest:.1f}"
-        if np.isfinite(reference):
-            ratio = f"{fit.centre / reference:8.3f}"
+        if problem:
+            end = problem
+        elif np.isfinite(reference):
+            end = f"{half:6.2f} +- {error:.2f}{half / reference:8.3f}"
         else:
-            # Half of the brightest objects are not found by it.
-            ratio = f"< {fit.centre / largest:.3f}"
-        print(f"  {name:40} {threshold:9.3f}{cells}{mean(found):8.3f} {half:>14} {ratio:>8}")
+            # The matched filter does not find half of the brightest.
+            end = f"{half:6.2f} +- {error:.2f}  < {half / largest:.3f}"
+        print(f"  {name:40} {threshold:9.3f}{cells}{mean(found):8.3f} {end}")
 
 
 def print_single_images(sample: Sample) -> None:

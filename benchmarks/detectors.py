@@ -6,16 +6,26 @@ that is high where there is an object.
 
 from __future__ import annotations
 
-__all__ = ("Detector", "Logits", "matched_filter", "read_classifier", "threshold_at", "untrained")
+__all__ = (
+    "Detector",
+    "Logits",
+    "half_found",
+    "matched_filter",
+    "read_classifier",
+    "threshold_at",
+    "untrained",
+)
 
 import dataclasses
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from scipy.special import logit
 from white_noise import MAX_MOTION, PIXEL_SCALE
 
 from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences
+from lsst.meas.tno._efficiency_fit import fit_efficiency
 from lsst.meas.tno.matched_filter import band_flux_ratio, search_sequences
 from lsst.meas.tno.nn import architectures
 from lsst.meas.tno.nn.architectures import Shape
@@ -60,15 +70,46 @@ def read_classifier(repo: str, collection: str) -> Logits:
 
 
 def matched_filter(sequences: ImageSequences, n_threads: int = 1) -> np.ndarray:
-    """Return the largest S/N of a trajectory of up to `MAX_MOTION` pixels."""
-    hours = 24.0 * np.max(np.nanmax(sequences.mjd, axis=1) - np.nanmin(sequences.mjd, axis=1))
-    found = search_sequences(
-        sequences,
-        relative_flux=band_flux_ratio(sequences.band),
-        rate_max=MAX_MOTION * PIXEL_SCALE / hours,
-        n_threads=n_threads,
-    )
-    return found.snr
+    """Return the largest S/N of a trajectory of up to `MAX_MOTION` pixels;
+    -inf where there is nothing to look at.
+    """
+    snr = np.full(len(sequences), -np.inf)
+    first = np.where(sequences.valid, sequences.mjd, np.inf).min(axis=1)
+    last = np.where(sequences.valid, sequences.mjd, -np.inf).max(axis=1)
+    # Sequences that take equally long, to a second, have the same limit.
+    seconds = np.rint(86400.0 * (last - first))
+    for span in np.unique(seconds[seconds > 0]):
+        rows = np.flatnonzero(seconds == span)
+        found = search_sequences(
+            sequences[rows],
+            relative_flux=band_flux_ratio(sequences.band[rows]),
+            rate_max=MAX_MOTION * PIXEL_SCALE / (span / 3600.0),
+            n_threads=n_threads,
+        )
+        snr[rows] = np.nan_to_num(found.snr, nan=-np.inf)
+    return snr
+
+
+def half_found(snr: np.ndarray, found: np.ndarray, rate: float) -> tuple[float, float, str]:
+    """Return the S/N at which half of the objects are found, its error, and
+    why there is none.
+
+    Parameters
+    ----------
+    snr
+        S/N of the objects.
+    found
+        Whether each was found.
+    rate
+        False positives per sequence.
+    """
+    fit = fit_efficiency(snr, found, rising=True, by_chance=rate)
+    if fit.problem:
+        return np.nan, np.nan, fit.problem
+    if fit.plateau <= 0.5:
+        return np.nan, np.nan, f"{100 * fit.plateau:.0f} % at most are found"
+    half = fit.centre + fit.width * logit((0.5 - rate) / (fit.plateau - rate))
+    return half, fit.errors[0], ""
 
 
 def threshold_at(rate: float, clean: np.ndarray) -> float:

@@ -42,16 +42,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from astropy.table import Table
-from detectors import Detector, Logits, matched_filter, read_classifier, threshold_at
+from detectors import Detector, Logits, half_found, matched_filter, read_classifier, threshold_at
 from simulated_objects import SimulatedObjects, injected_snr, simulated_sequences
 from white_classifiers import TRAINING, classifier_for_white_noise
 from white_noise import PIXEL_SCALE, Sky, even_times
 
 from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences
-from lsst.meas.tno._efficiency_fit import fit_efficiency
 from lsst.meas.tno._sequences import BANDS
 from lsst.meas.tno.photometry import ab_mag_to_njy
+from lsst.meas.tno.positions import SPLITS
 from lsst.utils.threads import disable_implicit_threading
 
 RATES = (1e-2, 1e-3)
@@ -203,6 +203,8 @@ def simulated_survey(
         clean, found, snr = [], [], []
         for ref in sorted(butler.query_datasets("tno_sequences_injected", collections=args.objects_in)):
             sequences = ImageSequences.from_table(butler.get(ref))
+            # What no classifier of the same repository was trained on.
+            sequences = sequences[sequences.split == SPLITS.index("test")]
             sequences = sequences[objects.distance(sequences.ra, sequences.dec) > CLEAR]
             assert sequences.injection is not None
             injected = sequences.injection.injected
@@ -267,8 +269,7 @@ def print_row(title: str, origin: str, sample: Sample, name: str, threshold: flo
 def fit_half(sample: Sample, name: str, threshold: float) -> tuple[float, float]:
     """Return the S/N at which half of the objects are found, and its error."""
     rate = min(float(np.mean(sample.clean[name] > threshold)), 0.5)
-    fit = fit_efficiency(sample.snr, sample.found[name] > threshold, rising=True, by_chance=rate)
-    return fit.centre, fit.errors[0]
+    return half_found(sample.snr, sample.found[name] > threshold, rate)[:2]
 
 
 if __name__ == "__main__":

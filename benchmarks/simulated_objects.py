@@ -104,7 +104,10 @@ class SimulatedObjects:
         for row, n_valid in enumerate(sequences.valid.sum(axis=1)):
             images = (row, slice(0, n_valid))
             column = np.searchsorted(self.visit, sequences.visit[images])
-            ra, dec = self.ra[:, column], self.dec[:, column]
+            column = np.minimum(column, len(self.visit) - 1)
+            # Some visits may have no object.
+            has_objects = self.visit[column] == sequences.visit[images]
+            ra, dec = (np.where(has_objects, array[:, column], np.nan) for array in (self.ra, self.dec))
             near = np.hypot(*gnomonic(ra, dec, sequences.ra[row], sequences.dec[row]))
             closest = np.where(np.isfinite(near), near, np.inf).min(axis=1)
             nearest = int(np.argmin(closest))

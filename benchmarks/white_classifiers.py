@@ -37,7 +37,7 @@ SEED = 7_000_000
 
 TRAINING: dict[str, dict[str, Any]] = {
     "conv3d": {"schedule": "one_cycle", "learning_rate": 2e-3, "max_epochs": 5, "gradient_clip": 1.0},
-    "stacks": {"schedule": "one_cycle", "learning_rate": 3e-3, "max_epochs": 8, "gradient_clip": 1.0},
+    "coadds": {"schedule": "one_cycle", "learning_rate": 3e-3, "max_epochs": 8, "gradient_clip": 1.0},
     "trajectories": {"schedule": "one_cycle", "learning_rate": 3e-3, "max_epochs": 8, "gradient_clip": 1.0},
 }
 """Configuration of the training of each architecture."""

@@ -19,7 +19,9 @@ CLIP = 3.0
 """S/N in a single image beyond which it is clipped."""
 
 FAINT_SNR = 12.0
-"""S/N of the brightest objects that must not be clipped, in all images."""
+"""S/N of the brightest objects that must not be clipped, in all images; each
+has its part of it, +- 1.
+"""
 
 OVERSAMPLING = 2
 """Start positions a pixel and axis; of those in a pixel the best is kept."""
@@ -72,7 +74,8 @@ def fill(weighted, moving, weight, psf, ratio, fraction, information, displaceme
         if n_groups == 0:
             continue
         _correlate(weighted[row], moving[row], weight[row], psf[row], coarse)
-        unrest = _add_up(coarse, ratio[row], fraction[row], group, maps[:n_groups], largest[:n_groups])
+        limit = CLIP + FAINT_SNR * np.sqrt(information[row] / np.sum(information[row]))
+        unrest = _add_up(coarse, ratio[row], fraction[row], limit, group, maps[:n_groups], largest[:n_groups])
         for g in range(n_groups):
             for k in range(N_MAPS):
                 _refine(maps[g, k], between, refined[g, k])
@@ -161,13 +164,12 @@ def _correlate(weighted, moving, weight, psf, maps):  # type: ignore[no-untyped-
 
 
 @jit
-def _add_up(coarse, ratio, fraction, group, maps, largest):  # type: ignore[no-untyped-def]
+def _add_up(coarse, ratio, fraction, limit, group, maps, largest):  # type: ignore[no-untyped-def]
     """Write the sums of the maps over the images of each group, and the
-    largest squared S/N in one image; return the mean squared S/N less 1.
+    largest squared S/N in one image; return the mean squared S/N less 1. The
+    S/N of an image counts up to its limit.
     """
     clip = np.float32(CLIP)
-    # An object has the part of its S/N that one of n images has, +- 1.
-    limit = np.float32(CLIP + FAINT_SNR / np.sqrt(max(np.sum(group >= 0), 1)))
     maps[:] = np.float32(0.0)
     largest[:] = np.float32(0.0)
     total, number = 0.0, 0
@@ -184,8 +186,9 @@ def _add_up(coarse, ratio, fraction, group, maps, largest):  # type: ignore[no-u
                 snr = change / root
                 square = snr * snr
                 # What flares up in one image counts no more than an object.
-                excess = change - min(max(snr, -limit), limit) * root
-                change -= excess
+                most = np.float32(limit[t])
+                excess = max(snr - most, np.float32(0.0)) * root
+                change = max(snr, -most) * root - excess
                 maps[g, 0, y, x] += ratio[t] * coarse[0, y, x, t] - excess
                 maps[g, 1, y, x] += change
                 maps[g, 2, y, x] += phi
@@ -252,7 +255,8 @@ def _sum(maps, middle, displacement, sums):  # type: ignore[no-untyped-def]
     for g in range(len(maps)):
         dx = int(np.rint(OVERSAMPLING * displacement[0] * middle[g]))
         dy = int(np.rint(OVERSAMPLING * displacement[1] * middle[g]))
-        first, last = max(0, -dx), min(n_x, n_x - dx)
+        first = max(0, -dx)
+        last = max(first, min(n_x, n_x - dx))
         for y in range(max(0, -dy), min(n_y, n_y - dy)):
             for k in range(N_MAPS):
                 into, added = sums[k, y, first:last], maps[g, k, y + dy, first + dx : last + dx]
@@ -302,7 +306,9 @@ def _reduce(sums, static, whole, left, features):  # type: ignore[no-untyped-def
                 out[1] = sums[1, best_y, best_x] * moving_scale
                 out[2] = sums[3, best_y, best_x] * moving_scale
                 out[3] = excess / np.sqrt(np.float32(2.0) * freedom)
-                out[4] = sums[5, best_y, best_x] / np.sqrt(max(coverage * spread, np.float32(1e-30)))
+                # The reverse of a motion is one, too.
+                drift = abs(sums[5, best_y, best_x])
+                out[4] = drift / np.sqrt(coverage * spread) if spread > 0 else np.float32(0.0)
                 out[5] = static[best_y, best_x]
                 out[6] = np.sqrt(sums[6, best_y, best_x])
                 out[7] = coverage

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 __all__ = (
     "Architecture",
+    "CoaddArchitecture",
+    "CoaddConfig",
     "Conv3dArchitecture",
     "Conv3dConfig",
     "Shape",
-    "StackArchitecture",
-    "StackConfig",
     "TrajectoryArchitecture",
     "TrajectoryConfig",
     "architectures",
@@ -35,9 +35,16 @@ from lsst.pex.config import (
 
 from .._sequences import BANDS
 from ..photometry import TNO_COLOURS
+from .coadds import COADD_COLUMNS, COADD_NORMALISATION, compressed_coadds
 from .inputs import PIXEL_COLUMNS, significance
-from .stacks import STACK_COLUMNS, STACK_NORMALISATION, compressed_stacks
-from .trajectory_features import FEATURE_COLUMNS, FEATURES, displacements, strongest, trajectory_features
+from .trajectory_features import (
+    FEATURE_COLUMNS,
+    FEATURES,
+    VERSION,
+    displacements,
+    strongest,
+    trajectory_features,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -69,8 +76,8 @@ class Architecture(ABC):
 
     inputs: ClassVar[Mapping[str, str]]
     """Letters of the axes of each input after the first, which is that of the
-    sequences: ``t`` images, and ``hw`` at the end for an image. `augment` goes
-    by them.
+    sequences: ``t`` images, ``c`` coadds, and ``hw`` at the end for an image.
+    `augment` goes by them.
     """
 
     def __init__(self, config: Config) -> None:
@@ -190,11 +197,11 @@ class Conv3dArchitecture(Architecture):
         )
 
 
-class StackConfig(Conv3dConfig):
-    """Hyperparameters of `StackArchitecture`."""
+class CoaddConfig(Conv3dConfig):
+    """Hyperparameters of `CoaddArchitecture`."""
 
-    n_stacks = RangeField(
-        doc="Number of stacks of a sequence, each of the images in an equal part of its time.",
+    n_coadds = RangeField(
+        doc="Number of coadds of a sequence, each of the images in an equal part of its time.",
         dtype=int,
         default=10,
         min=1,
@@ -207,35 +214,35 @@ class StackConfig(Conv3dConfig):
         self.dense_units = 64
 
 
-@registerConfigurable("stacks", architectures)
-class StackArchitecture(Architecture):
-    """A few 3D convolutions on the S/N of point sources in stacks of the
+@registerConfigurable("coadds", architectures)
+class CoaddArchitecture(Architecture):
+    """A few 3D convolutions on the S/N of point sources in coadds of the
     images, with the PSF, the variance, the mask and the time of each image.
     """
 
-    ConfigClass = StackConfig
-    columns = STACK_COLUMNS
-    inputs: ClassVar[Mapping[str, str]] = {"snr": "khw"}
+    ConfigClass = CoaddConfig
+    columns = COADD_COLUMNS
+    inputs: ClassVar[Mapping[str, str]] = {"snr": "chw"}
 
-    config: StackConfig
+    config: CoaddConfig
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Return the compressed S/N in each stack.
+        """Return the compressed S/N in each coadd.
 
         Parameters
         ----------
         columns
             Columns of image sequences.
         """
-        return {"snr": compressed_stacks(columns, self.config.n_stacks, self.config.softening)}
+        return {"snr": compressed_coadds(columns, self.config.n_coadds, self.config.softening)}
 
     def describe_normalisation(self) -> dict[str, Any]:
         """Return what `encode` does to the pixels."""
         return {
-            "snr": STACK_NORMALISATION,
+            "snr": COADD_NORMALISATION,
             "variance": "variance * noise_scale",
             "softening": self.config.softening,
-            "n_stacks": self.config.n_stacks,
+            "n_coadds": self.config.n_coadds,
         }
 
     def build(self, shape: Shape) -> torch.nn.Module:
@@ -249,7 +256,7 @@ class StackArchitecture(Architecture):
         from .conv3d import Conv3dNetwork
 
         return Conv3dNetwork(
-            shape=(self.config.n_stacks, *shape[1:]),
+            shape=(self.config.n_coadds, *shape[1:]),
             filters=list(self.config.filters),
             dense_units=self.config.dense_units,
             dropout=self.config.dropout,
@@ -284,20 +291,20 @@ class TrajectoryConfig(Config):
     hidden_units = ListField[int](
         doc="Number of neurons of each hidden layer.", default=[32, 32], minLength=1
     )
-    n_stacks = RangeField(
-        doc="Number of stacks of a sequence that show what its window looks like.",
+    n_coadds = RangeField(
+        doc="Number of coadds of a sequence that show what its window looks like.",
         dtype=int,
         default=10,
         min=1,
     )
     filters = ListField[int](
-        doc="Number of filters of each convolution of the stacks.", default=[16, 32, 64], minLength=1
+        doc="Number of filters of each convolution of the coadds.", default=[16, 32, 64], minLength=1
     )
     context_units = RangeField(
         doc="Number of values that say what a window looks like.", dtype=int, default=16, min=1
     )
     softening = RangeField(
-        doc="S/N in a stack up to which it is fed about as it is; more is compressed (sigma).",
+        doc="S/N in a coadd up to which it is fed about as it is; more is compressed (sigma).",
         dtype=float,
         default=5.0,
         min=0.0,
@@ -331,20 +338,21 @@ class TrajectoryConfig(Config):
 @registerConfigurable("trajectories", architectures)
 class TrajectoryArchitecture(Architecture):
     """Dense layers on what a matched filter sees along straight trajectories,
-    and on what a few convolutions see in stacks of the images, with the PSF,
+    and on what a few convolutions see in coadds of the images, with the PSF,
     the variance, the mask and the time of each image.
     """
 
     ConfigClass = TrajectoryConfig
     columns = FEATURE_COLUMNS
-    # Turned and flipped sequences have the same features, in another order.
-    inputs: ClassVar[Mapping[str, str]] = {"features": "kf", "n_seen": "", "stacks": "khw"}
+    # Turned, flipped and reversed sequences have about the same features, in
+    # another order.
+    inputs: ClassVar[Mapping[str, str]] = {"features": "kf", "n_seen": "", "coadds": "chw"}
 
     config: TrajectoryConfig
 
     def encode(self, columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the features of the strongest trajectories, the number of
-        all, and the compressed S/N in stacks.
+        all, and the compressed S/N in coadds.
 
         Parameters
         ----------
@@ -355,17 +363,18 @@ class TrajectoryArchitecture(Architecture):
         ratio = {band: float(10.0 ** (-0.4 * colour)) for band, colour in self.config.colours.items()}
         features = trajectory_features(columns, motions, ratio)
         chosen, n_seen = strongest(features, self.config.n_trajectories)
-        stacks = compressed_stacks(columns, self.config.n_stacks, self.config.softening)
-        return {"features": chosen, "n_seen": n_seen, "stacks": stacks}
+        coadds = compressed_coadds(columns, self.config.n_coadds, self.config.softening)
+        return {"features": chosen, "n_seen": n_seen, "coadds": coadds}
 
     def describe_normalisation(self) -> dict[str, Any]:
         """Return what `encode` does to the pixels."""
         return {
             "features": list(FEATURES),
-            "stacks": STACK_NORMALISATION,
+            "version": VERSION,
+            "coadds": COADD_NORMALISATION,
             "variance": "variance * noise_scale",
             "softening": self.config.softening,
-            "n_stacks": self.config.n_stacks,
+            "n_coadds": self.config.n_coadds,
         }
 
     def build(self, shape: Shape) -> torch.nn.Module:
@@ -380,7 +389,7 @@ class TrajectoryArchitecture(Architecture):
 
         return TrajectoryNetwork(
             hidden_units=list(self.config.hidden_units),
-            shape=(self.config.n_stacks, *shape[1:]),
+            shape=(self.config.n_coadds, *shape[1:]),
             filters=list(self.config.filters),
             context_units=self.config.context_units,
             snr_min=self.config.snr_min,

@@ -144,6 +144,7 @@ def augment(
 
     - ``hw`` at the end: images or PSFs, turned about their middle.
     - ``t`` at the beginning: reversed with the images.
+    - ``c`` at the beginning: reversed, whatever the number of images.
     - ``T`` at the beginning: the same, of times. The order of time stays as it
       was, and so do the first and the last: t becomes first + last - t, so
       that each image keeps its distance in time from its neighbours.
@@ -193,6 +194,8 @@ def _turn_matrix(n_turns: int, flip: bool) -> np.ndarray:
 
 def _reverse(values: np.ndarray, letters: str, n_images: int) -> np.ndarray:
     """Reverse the order of the images before the padding."""
+    if letters.startswith("c"):
+        return values[::-1]
     if not letters.startswith(("t", "T")) or n_images == 0:
         return values
     reverse = values[:n_images][::-1]

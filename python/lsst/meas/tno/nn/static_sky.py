@@ -22,6 +22,14 @@ brightest sky near it times the component's size relative to the PSF. It is
 above 1, because the wings of a PSF change more than its core.
 """
 
+OUTLIER = 4.0
+"""Distance from the first fit in sigma beyond which a pixel of an image has no
+part in the second.
+"""
+
+MAX_OUTLIERS = 0.2
+"""Part of the images of a pixel above which they are no outliers."""
+
 REACH = 2
 """Pixels on either side in which that brightest sky is looked for."""
 
@@ -59,7 +67,8 @@ def static_sky(image: np.ndarray, weight: np.ndarray, band: np.ndarray, psf: np.
     needed. Each pixel's mean and its responses to the c_k are fitted by least
     squares; the responses with a Gaussian prior that allows them only next to
     something bright, so that an empty sky costs no more degrees of freedom
-    than its mean.
+    than its mean. Pixels of a few images that are far from the fit, of flashes
+    and cosmic rays, are left out of a second one.
     """
     sky = np.zeros(image.shape, dtype=np.float32)
     for index in range(len(BANDS)):
@@ -99,6 +108,7 @@ def _fit(image, weight, rows, is_band, coefficients, size, sky):  # type: ignore
     n_terms = coefficients.shape[2] + 1
     normal, solution = np.empty((n_terms, n_terms)), np.empty(n_terms)
     terms = np.ones((n_times, n_terms))
+    precision, kept = np.zeros(n_terms), np.empty(n_times, np.float32)
     for i in range(len(rows)):
         row = rows[i]
         times = np.flatnonzero(is_band[row])
@@ -110,19 +120,57 @@ def _fit(image, weight, rows, is_band, coefficients, size, sky):  # type: ignore
                 if noise[y, x] <= 0:
                     continue
                 n = n_terms if bright[y, x] > 0 else 1
-                _normal_equations(
-                    image[row, :, y, x], weight[row, :, y, x], times, terms, n, normal, solution
-                )
                 for k in range(1, n):
                     scatter = PRIOR * size[i, k - 1] * bright[y, x]
                     # Without any change, the response is 0.
-                    normal[k, k] += 1.0 / max(scatter * scatter, 1e-12 * noise[y, x])
-                _solve(normal, solution, n)
-                for t in times:
-                    value = solution[0]
-                    for k in range(1, n):
-                        value += solution[k] * terms[t, k]
-                    sky[row, t, y, x] = value
+                    precision[k] = 1.0 / max(scatter * scatter, 1e-12 * noise[y, x])
+                kept[:] = weight[row, :, y, x]
+                pixel, model = image[row, :, y, x], sky[row, :, y, x]
+                _fit_pixel(pixel, kept, times, terms[:, :n], precision, normal, solution, model)
+                if _leave_out(pixel, kept, times, model):
+                    _fit_pixel(pixel, kept, times, terms[:, :n], precision, normal, solution, model)
+
+
+@jit
+def _fit_pixel(image, weight, times, terms, precision, normal, solution, model):  # type: ignore[no-untyped-def]
+    """Write the model of a pixel in the images of a band."""
+    n = terms.shape[1]
+    _normal_equations(image, weight, times, terms, n, normal, solution)
+    for k in range(1, n):
+        normal[k, k] += precision[k]
+    _solve(normal, solution, n)
+    for t in times:
+        value = solution[0]
+        for k in range(1, n):
+            value += solution[k] * terms[t, k]
+        model[t] = value
+
+
+@jit
+def _leave_out(image, weight, times, model):  # type: ignore[no-untyped-def]
+    """Set the weight of outliers to 0, and tell whether there are any.
+
+    What is so bright that all images are far from the model is an outlier by
+    its distance from the median.
+    """
+    n_outliers, n_images = 0, 0
+    for t in times:
+        n_images += weight[t] > 0
+        n_outliers += (image[t] - model[t]) ** 2 * weight[t] > OUTLIER**2
+    if n_outliers == 0:
+        return False
+    if n_outliers > MAX_OUTLIERS * n_images:
+        model[times] = np.median(image[times][weight[times] > 0])
+        n_outliers = 0
+        for t in times:
+            n_outliers += (image[t] - model[t]) ** 2 * weight[t] > OUTLIER**2
+        if n_outliers > MAX_OUTLIERS * n_images:
+            # The model of the caller is made anew with all of them.
+            return True
+    for t in times:
+        if (image[t] - model[t]) ** 2 * weight[t] > OUTLIER**2:
+            weight[t] = np.float32(0.0)
+    return True
 
 
 @jit

@@ -12,6 +12,7 @@ from __future__ import annotations
 __all__ = (
     "FEATURES",
     "FEATURE_COLUMNS",
+    "VERSION",
     "displacements",
     "inner_psf",
     "strongest",
@@ -52,7 +53,7 @@ FEATURES = (
 - clipped_snr: the same with each image's S/N clipped at 3.
 - excess: chi^2 of the images' S/N about a constant flux, in units of its
   scatter.
-- drift: S/N of a linear change of the flux with time.
+- drift: S/N of a linear change of the flux with time, without sign.
 - static_snr: S/N of the static sky where the trajectory is at the mean time.
 - largest: largest S/N in a single image, without sign.
 - coverage: information of the trajectory over the most that one has.
@@ -65,6 +66,12 @@ FEATURES = (
 
 MAX_PIXEL_SNR = 1e6
 """S/N from which on a pixel is broken."""
+
+MAX_WEIGHT = 1e30
+"""Inverse variance from which on a pixel is broken, nJy^-2."""
+
+VERSION = 2
+"""Of the features; classifiers of another one are refused."""
 
 PSF_REACH = 8
 """Pixels from its centre at which a PSF is cut. Beyond it a seeing of 1.1
@@ -122,7 +129,7 @@ def trajectory_features(
         but the coverage, which is then 0, are 0 where there is too little
         information.
     """
-    columns = {**columns, "valid": columns["valid"] & np.isfinite(columns["mjd"])}
+    columns = _in_order(columns)
     image, weight = weighted_images(columns)
     psf = inner_psf(columns["psf"])
     moving = image - static_sky(image, weight, columns["band"], psf)
@@ -175,6 +182,20 @@ def strongest(features: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray
     return np.ascontiguousarray(chosen), seen.sum(axis=1).astype(np.float32)
 
 
+def _in_order(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return columns with images in order of time, those without one last and
+    invalid.
+    """
+    valid = columns["valid"] & np.isfinite(columns["mjd"])
+    time = np.where(valid, columns["mjd"], np.inf)
+    columns = {**columns, "valid": valid}
+    if np.all(time[:, 1:] >= time[:, :-1]):
+        return columns
+    order = np.argsort(time, axis=1, kind="stable")
+    rows = np.arange(len(order))[:, np.newaxis]
+    return {name: columns[name][rows, order] for name in FEATURE_COLUMNS}
+
+
 def _times_last(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(array, 1, -1))
 
@@ -206,7 +227,7 @@ def weighted_images(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.n
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         weight = 1.0 / (variance * noise_scale)
         usable = ((columns["mask"] & UNUSABLE) == 0) & columns["valid"][:, :, np.newaxis, np.newaxis]
-        usable &= np.isfinite(weight) & (weight > 0) & (np.abs(image) * np.sqrt(weight) < MAX_PIXEL_SNR)
+        usable &= (weight > 0) & (weight < MAX_WEIGHT) & (np.abs(image) * np.sqrt(weight) < MAX_PIXEL_SNR)
     return (
         np.where(usable, image, 0.0).astype(np.float32, copy=False),
         np.where(usable, weight, 0.0).astype(np.float32, copy=False),

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The network that judges trajectories one by one, and adds them up.
 
-What a window looks like, in stacks of its images, is context for all of them.
+What a window looks like, in coadds of its images, is context for all of them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class TrajectoryNetwork(nn.Module):
     hidden_units
         Number of neurons of each hidden layer.
     shape
-        Number of stacks, height and width.
+        Number of coadds, height and width.
     filters
-        Number of filters of each convolution of the stacks.
+        Number of filters of each convolution of the coadds.
     context_units
         Number of values that say what a window looks like.
     snr_min, snr_max
@@ -51,7 +51,8 @@ class TrajectoryNetwork(nn.Module):
     For white noise and an object on one of N trajectories with S/N a between
     the limits, the logit of the best possible test is that of the mean
     likelihood ratio, ``log(mean(exp(a s - a^2 / 2)))`` over a and the
-    trajectories with S/N s (Neyman & Pearson). The network begins there; it
+    trajectories with S/N s (Neyman & Pearson). The network begins close to it,
+    with the best start position in each pixel for all in it, and then
     learns where to believe the S/N without the static sky instead, and what to
     add to both and to the evidence. Trajectories that it is not fed count as
     ones with a likelihood ratio of 0.
@@ -100,8 +101,8 @@ class TrajectoryNetwork(nn.Module):
         ----------
         inputs
             ``features``, ``(n, n_trajectories, n_features)``; ``n_seen``, the
-            number of all trajectories of a sequence, ``(n,)``; and ``stacks``,
-            the compressed S/N in stacks, ``(n, n_stacks, height, width)``.
+            number of all trajectories of a sequence, ``(n,)``; and ``coadds``,
+            the compressed S/N in coadds, ``(n, n_coadds, height, width)``.
 
         Returns
         -------
@@ -110,7 +111,7 @@ class TrajectoryNetwork(nn.Module):
         """
         features, n_seen = inputs["features"], inputs["n_seen"]
         seen = features[..., FEATURES.index("coverage")] > 0
-        context = self.context(self.blocks(inputs["stacks"]))
+        context = self.context(self.blocks(inputs["coadds"]))
         evidence = self._evidence(features, context).masked_fill(~seen, -math.inf)
         evidence = torch.where(n_seen[:, None] > 0, evidence, 0.0)
         total = torch.logsumexp(evidence, dim=1) - torch.log(n_seen.clamp(min=1))

@@ -1,10 +1,10 @@
 # This file is part of meas_tno.
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Stacks of the images that follow each other in a sequence."""
+"""Coadds of the images that follow each other in a sequence."""
 
 from __future__ import annotations
 
-__all__ = ("STACK_COLUMNS", "STACK_NORMALISATION", "compressed_stacks", "stack_snr")
+__all__ = ("COADD_COLUMNS", "COADD_NORMALISATION", "coadd_snr", "compressed_coadds")
 
 from collections.abc import Mapping
 
@@ -13,80 +13,80 @@ import numpy as np
 from .._kernels import jit
 from .trajectory_features import inner_psf, weighted_images
 
-STACK_COLUMNS = ("image", "variance", "mask", "psf", "noise_scale", "valid", "mjd")
-"""Columns of image sequences that stacks are made of."""
+COADD_COLUMNS = ("image", "variance", "mask", "psf", "noise_scale", "valid", "mjd")
+"""Columns of image sequences that coadds are made of."""
 
-STACK_NORMALISATION = "softening * arcsinh(psi / sqrt(phi) / softening); 0 where unusable"
-"""What `compressed_stacks` does to the pixels."""
+COADD_NORMALISATION = "softening * arcsinh(psi / sqrt(phi) / softening); 0 where unusable"
+"""What `compressed_coadds` does to the pixels."""
 
 MIN_INFORMATION = 0.05
-"""Information at a pixel, as a fraction of the most in its stack, below which
+"""Information at a pixel, as a fraction of the most in its coadd, below which
 nothing is said of it.
 """
 
 
-def compressed_stacks(columns: Mapping[str, np.ndarray], n_stacks: int, softening: float) -> np.ndarray:
-    """Return what `stack_snr` does, with what is bright compressed.
+def compressed_coadds(columns: Mapping[str, np.ndarray], n_coadds: int, softening: float) -> np.ndarray:
+    """Return what `coadd_snr` does, with what is bright compressed.
 
     Parameters
     ----------
     columns
-        Arrays of `STACK_COLUMNS`, ``(n, ...)``.
-    n_stacks
-        Number of stacks.
+        Arrays of `COADD_COLUMNS`, ``(n, ...)``.
+    n_coadds
+        Number of coadds.
     softening
         S/N s up to which a pixel stays about as it is: it becomes
         ``s * arcsinh(snr / s)``.
     """
     scale = np.float32(softening)
-    return scale * np.arcsinh(stack_snr(columns, n_stacks) / scale)
+    return scale * np.arcsinh(coadd_snr(columns, n_coadds) / scale)
 
 
-def stack_snr(columns: Mapping[str, np.ndarray], n_stacks: int) -> np.ndarray:
-    """Return the S/N of point sources in stacks of images.
+def coadd_snr(columns: Mapping[str, np.ndarray], n_coadds: int) -> np.ndarray:
+    """Return the S/N of point sources in coadds of images.
 
     Parameters
     ----------
     columns
-        Arrays of `STACK_COLUMNS`, ``(n, ...)``.
-    n_stacks
-        Number of stacks, each of the images in an equal part of the time from
+        Arrays of `COADD_COLUMNS`, ``(n, ...)``.
+    n_coadds
+        Number of coadds, each of the images in an equal part of the time from
         the first to the last valid image.
 
     Returns
     -------
     snr : `numpy.ndarray`
-        S/N of a point source at each pixel, float32 ``(n, n_stacks, height,
+        S/N of a point source at each pixel, float32 ``(n, n_coadds, height,
         width)``; 0 where there is no or too little information.
 
     Notes
     -----
     Images are added with their inverse variance, and filtered with the mean
-    PSF of a stack. An object that moves 7 pixels in all moves 0.7 in one of 10
-    stacks, which costs 0.3 % of its S/N for a PSF of 1.8 pixels.
+    PSF of a coadd. An object that moves 7 pixels in all moves 0.7 in one of 10
+    coadds, which costs 0.3 % of its S/N for a PSF of 1.8 pixels.
     """
     columns = {**columns, "valid": columns["valid"] & np.isfinite(columns["mjd"])}
     image, weight = weighted_images(columns)
     psf = inner_psf(columns["psf"])
-    snr = np.zeros((len(image), n_stacks, *image.shape[2:]), dtype=np.float32)
-    _fill(image * weight, weight, psf, _stack_of(columns["mjd"], columns["valid"], n_stacks), snr)
+    snr = np.zeros((len(image), n_coadds, *image.shape[2:]), dtype=np.float32)
+    _fill(image * weight, weight, psf, _coadd_of(columns["mjd"], columns["valid"], n_coadds), snr)
     return snr
 
 
-def _stack_of(mjd: np.ndarray, valid: np.ndarray, n_stacks: int) -> np.ndarray:
-    """Return the stack of each image, ``(n, n_times)``; -1 for none."""
+def _coadd_of(mjd: np.ndarray, valid: np.ndarray, n_coadds: int) -> np.ndarray:
+    """Return the coadd of each image, ``(n, n_times)``; -1 for none."""
     first = np.where(valid, mjd, np.inf).min(axis=1, keepdims=True)
     last = np.where(valid, mjd, -np.inf).max(axis=1, keepdims=True)
     span = np.where(np.isfinite(first), last - first, 0.0)
     offset = np.where(valid, mjd, 0.0) - np.where(np.isfinite(first), first, 0.0)
     fraction = np.divide(offset, span, out=np.zeros(mjd.shape), where=valid & (span > 0))
-    stack = np.minimum((fraction * n_stacks).astype(int), n_stacks - 1)
-    return np.where(valid, stack, -1)
+    coadd = np.minimum((fraction * n_coadds).astype(int), n_coadds - 1)
+    return np.where(valid, coadd, -1)
 
 
 @jit
-def _fill(weighted, weight, psf, stack, snr):  # type: ignore[no-untyped-def]
-    """Write the S/N of all stacks."""
+def _fill(weighted, weight, psf, coadd, snr):  # type: ignore[no-untyped-def]
+    """Write the S/N of all coadds."""
     n_times, height, width = weight.shape[1:]
     size = psf.shape[-1]
     image, information = np.empty((2, height, width), np.float32)
@@ -97,7 +97,7 @@ def _fill(weighted, weight, psf, stack, snr):  # type: ignore[no-untyped-def]
             image[:], information[:], kernel[:] = np.float32(0), np.float32(0), np.float32(0)
             n_images = 0
             for t in range(n_times):
-                if stack[row, t] == k:
+                if coadd[row, t] == k:
                     image += weighted[row, t]
                     information += weight[row, t]
                     kernel += psf[row, t]
@@ -122,7 +122,8 @@ def _correlate(image, information, kernel, psi, phi):  # type: ignore[no-untyped
         for i in range(len(kernel)):
             value = kernel[j, i]
             square = value * value
-            first, last = max(0, half - i), min(width, width + half - i)
+            first = max(0, half - i)
+            last = max(first, min(width, width + half - i))
             for y in range(max(0, half - j), min(height, height + half - j)):
                 into, into_phi = psi[y, first:last], phi[y, first:last]
                 source = image[y + j - half, first + i - half : last + i - half]
