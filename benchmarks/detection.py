@@ -30,7 +30,6 @@ import dataclasses
 import multiprocessing
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -192,12 +191,9 @@ def measure(blocks: list[Block], args: argparse.Namespace) -> Sample:
     """Let all detectors look at all sequences."""
     context = multiprocessing.get_context("spawn")
     # Memory that is freed in pieces is given back at the end of a process.
-    with ProcessPoolExecutor(
-        args.processes, context, initializer=prepare, initargs=(args,), max_tasks_per_child=BLOCKS_PER_PROCESS
-    ) as pool:
-        futures = [pool.submit(look_at_block, block) for block in blocks]
-        parts = [future.result() for future in tqdm(futures, desc="blocks", disable=None)]
-    return join(parts)
+    with context.Pool(args.processes, prepare, (args,), maxtasksperchild=BLOCKS_PER_PROCESS) as pool:
+        parts = pool.imap(look_at_block, blocks)
+        return join(tqdm(parts, desc="blocks", total=len(blocks), disable=None))
 
 
 DETECTORS: dict[str, Detector] = {}
