@@ -55,8 +55,28 @@ times psi without the static sky.
 def fill(weighted, moving, weight, psf, ratio, fraction, information, displacement, left, features):  # type: ignore[no-untyped-def]
     """Write the features of all sequences.
 
-    The images are ``(n, height, width, n_times)`` and the PSFs ``(n, k, k,
-    n_times)``; the rest as in `trajectory_features`.
+    Parameters
+    ----------
+    weighted, moving
+        Images, and images without the static sky, over their variance, ``(n,
+        height, width, n_times)``.
+    weight
+        Inverse variance, likewise.
+    psf
+        PSFs, ``(n, k, k, n_times)``.
+    ratio
+        Flux in each image over that in the reference band, ``(n, n_times)``.
+    fraction
+        Time from the middle, in units of the whole, ``(n, n_times)``.
+    information
+        Information of each image, ``(n, n_times)``; 0 for those to leave out.
+    displacement
+        Motions over the whole time, pixels in x and y, ``(n_motions, 2)``.
+    left
+        Variance that is left of the S/N without the static sky, ``(n,
+        n_motions)``.
+    features
+        Features to write, ``(n, n_features, n_motions, height, width)``.
     """
     height, width, n_times = weight.shape[1:]
     fine = (OVERSAMPLING * height, OVERSAMPLING * width)
