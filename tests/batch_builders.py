@@ -20,6 +20,7 @@ __all__ = (
     "read_contents",
 )
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -68,8 +69,11 @@ def make_survey(root: Path) -> Path:
 
 def execute(name: str, *arguments: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
     """Run a command, and see that it ends with a status."""
-    command = [str(Path(sys.executable).parent / name), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    folder = Path(sys.executable).parent
+    # bps finds pipetask there.
+    environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    command = [str(folder / name), *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert status in (None, result.returncode), result.stderr
     return result
 

@@ -36,8 +36,8 @@ OPTIONS = {
     "extractCutouts": {"n_positions": 60, "htm_level": 15},
     "trainClassifier": {
         "training.max_epochs": 2,
-        "architecture.active.filters": [4, 4, 4, 4, 4, 4],
-        "architecture.active.dense_units": 8,
+        "architecture.active.filters": [4],
+        "architecture.active.hidden_units": [8],
     },
 }
 
