@@ -72,8 +72,9 @@ def execute(name: str, *arguments: str, status: int | None = 0) -> subprocess.Co
     folder = Path(sys.executable).parent
     # bps finds pipetask there.
     environment = {**os.environ, "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
-    command = [str(folder / name), *arguments]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    result = subprocess.run(
+        [str(folder / name), *arguments], capture_output=True, text=True, check=False, env=environment
+    )
     assert status in (None, result.returncode), result.stderr
     return result
 

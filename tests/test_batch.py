@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -86,9 +85,8 @@ def test_panda_submission_is_prepared(survey, tmp_path, monkeypatch):
         "data_query": ONE_PATCH,
         "extra_qgraph_options": " ".join(GRAPH_OPTIONS),
     }
-    command = [sys.executable, "-c", PREPARE_WITHOUT_SERVER, str(CONFIG / "panda.yaml"), json.dumps(options)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    python = Path(sys.executable).name
+    result = execute(python, "-c", PREPARE_WITHOUT_SERVER, str(CONFIG / "panda.yaml"), json.dumps(options))
     requests = json.loads(result.stdout.split("RSS")[-1])
     assert requests["extractCutouts"] == REQUESTS["extractCutouts"]["requestMemory"]
 
