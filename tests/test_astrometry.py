@@ -8,8 +8,8 @@ from builders import CENTRE
 from export_builders import found_candidates, injected_sequences, pad
 
 from lsst.meas.tno import ImageSequences
-from lsst.meas.tno.astrometry import Positions, measure_light_curve, measure_positions, psf_fwhm
-from lsst.meas.tno.candidates import Candidates
+from lsst.meas.tno.astrometry import Positions, measure_light_curve, measure_positions
+from lsst.meas.tno.candidates import Candidates, psf_fwhm
 from lsst.meas.tno.geometry import apply_affine, gnomonic
 from lsst.meas.tno.photometry import njy_to_ab_mag
 from lsst.meas.tno.tracks import candidate_positions, match_candidates

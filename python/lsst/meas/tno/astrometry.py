@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-__all__ = ("Positions", "measure_light_curve", "measure_positions", "psf_fwhm")
+__all__ = ("Positions", "measure_light_curve", "measure_positions")
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ._sequences import ImageSequences
-from .candidates import FWHM_PER_SIGMA, Candidates
-from .geometry import inverse_gnomonic, pixel_area
+from .candidates import Candidates, psf_fwhm
+from .geometry import inverse_gnomonic
 from .matched_filter import band_flux_ratio
 from .matched_filter._sums import PixelSums, pixel_sums, positions_inside
 from .matched_filter._trajectories import plane_to_pixel
@@ -217,23 +217,6 @@ def measure_light_curve(sequences: ImageSequences, candidates: Candidates) -> tu
     sums = pixel_sums(sequences, *positions_inside(sequences, *candidate_positions(sequences, candidates)))
     phi = np.where(sums.phi > 0, sums.phi, np.nan)
     return sums.psi / phi, 1 / np.sqrt(phi)
-
-
-def psf_fwhm(sequences: ImageSequences) -> np.ndarray:
-    """Return the FWHM of Gaussians with the same sum of squares as the PSFs.
-
-    Parameters
-    ----------
-    sequences
-        Image sequences.
-
-    Returns
-    -------
-    fwhm : `numpy.ndarray`
-        FWHM, ``(n, n_times)``, arcsec; NaN in padding.
-    """
-    n_pixels = 1 / np.sum(sequences.psf.astype(float) ** 2, axis=(2, 3))
-    return FWHM_PER_SIGMA * np.sqrt(n_pixels / (4 * np.pi) * pixel_area(sequences.pixel_to_sky))
 
 
 def _on_sky(sequences: ImageSequences, sums: PixelSums, flux: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

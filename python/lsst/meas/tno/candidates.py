@@ -4,7 +4,15 @@
 
 from __future__ import annotations
 
-__all__ = ("Candidates", "Tracks", "measure_candidates", "merge_candidates", "tracks_of", "unique_candidates")
+__all__ = (
+    "Candidates",
+    "Tracks",
+    "measure_candidates",
+    "merge_candidates",
+    "psf_fwhm",
+    "tracks_of",
+    "unique_candidates",
+)
 
 import dataclasses
 from collections.abc import Sequence
@@ -163,23 +171,34 @@ def tracks_of(sequences: ImageSequences) -> Tracks:
     -------
     tracks : `Tracks`
         Tracks, one a sequence.
-
-    Notes
-    -----
-    The FWHM is that of a Gaussian with the same sum of squares as the PSF.
     """
     valid = sequences.valid
     scale = np.sqrt(pixel_area(sequences.pixel_to_sky))
-    n_pixels = 1 / np.sum(sequences.psf.astype(float) ** 2, axis=(2, 3))
-    fwhm = FWHM_PER_SIGMA * np.sqrt(n_pixels / (4 * np.pi)) * scale
     return Tracks(
         ra=sequences.ra,
         dec=sequences.dec,
         size=np.nanmax(scale, axis=1) * np.hypot(sequences.width, sequences.height),
         begin=np.min(np.where(valid, sequences.mjd, np.inf), axis=1),
         end=np.max(np.where(valid, sequences.mjd, -np.inf), axis=1),
-        fwhm=np.nanmedian(fwhm, axis=1),
+        fwhm=np.nanmedian(psf_fwhm(sequences), axis=1),
     )
+
+
+def psf_fwhm(sequences: ImageSequences) -> np.ndarray:
+    """Return the FWHM of Gaussians with the same sum of squares as the PSFs.
+
+    Parameters
+    ----------
+    sequences
+        Image sequences.
+
+    Returns
+    -------
+    fwhm : `numpy.ndarray`
+        FWHM, ``(n, n_times)``, arcsec; NaN in padding.
+    """
+    n_pixels = 1 / np.sum(sequences.psf.astype(float) ** 2, axis=(2, 3))
+    return FWHM_PER_SIGMA * np.sqrt(n_pixels / (4 * np.pi) * pixel_area(sequences.pixel_to_sky))
 
 
 def merge_candidates(candidates: Candidates, tracks: Tracks, n_sigma: float = 5.0) -> np.ndarray:
