@@ -33,7 +33,7 @@ def open_image(uri: ResourcePath, *, metadata_only: bool) -> Iterator[tuple[Any,
         Where it is. What cannot be read in parts there, for want of a file
         system of fsspec, is fetched as a whole.
     metadata_only
-        Whether no pixels will be read.
+        Whether no pixels will be read; it makes no difference to local files.
 
     Yields
     ------
@@ -46,7 +46,7 @@ def open_image(uri: ResourcePath, *, metadata_only: bool) -> Iterator[tuple[Any,
         if not (uri.isLocal or _has_file_system(uri)):
             uri = stack.enter_context(uri.as_local())
         pages: dict[str, Any] = {}
-        if metadata_only and uri.getExtension() == ".fits":
+        if metadata_only and not uri.isLocal and uri.getExtension() == ".fits":
             pages["page_size"] = METADATA_PAGE
         yield stack.enter_context(open_archive(uri, cls=VisitImage, partial=True, **pages)), uri
 

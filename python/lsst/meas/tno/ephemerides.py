@@ -41,11 +41,10 @@ from astropy.utils import iers
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import ArrayLike
 
-from lsst.utils.logging import PeriodicLogger
-
 from ._integration import LARGEST_STEP, RULE, SPEED_OF_LIGHT
 from ._observation import DEFAULT_SLOPE, bowell_magnitude, follow_orbit, observe_orbit, view_states
 from ._planets import FIRST_MJD, GM_SUN, LAST_MJD, Planets, earth_state, make_planets, sun_state
+from ._progress import log_progress
 from ._schema import ORBIT_COLUMNS
 from ._two_body import elements_to_states
 
@@ -433,7 +432,6 @@ def _for_each_orbit(
     planets = make_planets(times.min() - _MARGIN, times.max() + _MARGIN)
     rows = np.flatnonzero(usable & np.isfinite(states.position).all(axis=1))
     followed = np.zeros(len(states), dtype=bool)
-    progress = PeriodicLogger(_LOG)
 
     def work(block: np.ndarray) -> None:
         for row in block.tolist():
@@ -442,8 +440,9 @@ def _for_each_orbit(
 
     with ThreadPoolExecutor(n_threads or len(os.sched_getaffinity(0))) as executor:
         blocks = [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]
-        for done, _ in enumerate(executor.map(work, blocks)):
-            progress.log("Followed %d of %d orbits.", min((done + 1) * _BLOCK, len(rows)), len(rows))
+        done = executor.map(work, blocks)
+        for _ in log_progress(_LOG, "Followed %d of %d orbits.", done, len(rows), size=_BLOCK):
+            pass
     _warn_of_lost(states, ~usable, "have epochs that are not in the years 1003 to 2997")
     _warn_of_lost(states, np.isin(np.arange(len(states)), rows) & ~followed, "went into the Sun or a planet")
 

@@ -26,9 +26,6 @@ import click
 if TYPE_CHECKING:
     from lsst.daf.butler import Butler, DatasetRef
 
-_INTERVAL = 5.0
-"""Seconds between messages about the progress."""
-
 _MAX_LISTED = 8
 """Collections that are listed where one does not exist."""
 
@@ -201,7 +198,9 @@ def show_progress(title: str, unit: str, log: logging.Logger) -> Iterator[Callab
     if not sys.stderr.isatty():
         from lsst.utils.logging import PeriodicLogger
 
-        logger = PeriodicLogger(log, interval=_INTERVAL)
+        from .._progress import PROGRESS_INTERVAL
+
+        logger = PeriodicLogger(log, interval=PROGRESS_INTERVAL)
 
         def log_progress(done: int, total: int) -> None:
             logger.log("%s: %d of %d.", title, done, total)

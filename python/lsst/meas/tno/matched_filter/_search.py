@@ -6,10 +6,15 @@ from __future__ import annotations
 
 __all__ = ("search",)
 
+import logging
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from lsst.utils.logging import PeriodicLogger
+
+from .._progress import PROGRESS_INTERVAL
 from .._sequences import ImageSequences
 from ..geometry import apply_affine, invert_affine, pixel_area
 from ._results import MatchedFilterResult, positions_of
@@ -24,6 +29,8 @@ from ._trajectories import (
     plane_to_pixel,
     reference_image,
 )
+
+_LOG = logging.getLogger("lsst.meas.tno.matched_filter")
 
 MAX_DISTORTION = 0.05
 """Distance in pixels, at the edge of an image, from which on the images of a
@@ -79,6 +86,7 @@ def search(
     result = MatchedFilterResult.full(sequences)
     to_reference = _between_images(sequences)
     centre = np.array([sequences.width - 1, sequences.height - 1]) / 2
+    progress, n_done = PeriodicLogger(_LOG, interval=PROGRESS_INTERVAL), 0
     for rows in _groups(sequences, to_reference, centre):
         affine = to_reference[rows[0]]
         batches = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
@@ -92,6 +100,8 @@ def search(
             with torch.inference_mode():
                 best = stack(maps, grid, min_information)
             _set_result(result, part, batch, best, grid)
+            n_done += len(batch)
+            progress.log("Searched %d of %d sequences.", n_done, len(sequences))
     return result
 
 

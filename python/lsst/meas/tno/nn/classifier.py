@@ -21,6 +21,7 @@ __all__ = (
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,9 +30,12 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from .._progress import log_progress
 from .architectures import Architecture, Shape, architectures
 from .compute import compute_logits, resolve_device
 from .inputs import PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
+
+_LOG = logging.getLogger(__name__)
 
 METADATA_KEY = b"tno_classifier"
 
@@ -149,7 +153,8 @@ class Classifier:
             )
         torch_device = resolve_device(device)
         usable = np.flatnonzero(has_usable_pixels(columns))
-        batches = self._encode(columns, usable, batch_size)
+        encoded = self._encode(columns, usable, batch_size)
+        batches = log_progress(_LOG, "Scored %d of %d sequences.", encoded, len(usable), size=batch_size)
         logits = np.full(len(columns["image"]), -np.inf, dtype=np.float32)
         logits[usable] = compute_logits(self.network.to(torch_device), batches, torch_device)
         if n_bad := np.count_nonzero(~np.isfinite(logits[usable])):

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
-from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
+from lsst.utils.logging import LsstLogAdapter
 
+from .._progress import log_progress
 from .._schema import TRAINING_HISTORY_COLUMNS
 from .architectures import Architecture
-from .batches import Batch, BatchMaker
+from .batches import Batch, BatchMaker, split_evenly
 from .checkpoints import Checkpoints, TrainingState
 from .compute import compute_logits, resolve_device, to_tensors
 from .metrics import roc_area
@@ -150,7 +151,10 @@ class Trainer:
         logits : `numpy.ndarray`
             Logits, float32, in the order of `TrainingSet.rows`.
         """
-        return compute_logits(self.network, self._batches.split(split), self.device)
+        n_batches = len(split_evenly(self._data.rows(split), self._config.batch_size))
+        message = f"Scored %d of %d batches of the {split} sequences."
+        batches = log_progress(self._log, message, self._batches.split(split), n_batches)
+        return compute_logits(self.network, batches, self.device)
 
     def remove_checkpoint(self) -> None:
         """Remove the state that an interrupted training would go on from."""
@@ -183,16 +187,16 @@ class Trainer:
 
     def _train(self, number: int) -> float:
         self.network.train()
-        progress = PeriodicLogger(self._log)
         losses = [epoch.validation_loss for epoch in self.history]
         total, n_steps = 0.0, self._batches.n_steps
-        for i, batch in enumerate(self._batches.training(number)):
+        message = f"Epoch {number}: step %d of %d."
+        batches = log_progress(self._log, message, self._batches.training(number), n_steps)
+        for i, batch in enumerate(batches):
             rate = learning_rate(self._config, number + (i + 1) / n_steps, losses)
             loss = self._step(batch, rate)
             if not np.isfinite(loss):
                 raise FloatingPointError(f"The training loss of epoch {number} is {loss}. {_LOSS_ADVICE}")
             total += loss * len(batch.injected)
-            progress.log("Epoch %d: step %d of %d.", number, i + 1, n_steps)
         return total / sum(self._batches.n_training)
 
     def _settle_batch_norm(self, number: int) -> None:

@@ -22,8 +22,9 @@ from astropy.table import Table
 
 from lsst.daf.butler import DataCoordinate, DeferredDatasetHandle
 from lsst.pipe.base import InMemoryDatasetHandle
-from lsst.utils.logging import LsstLogAdapter, PeriodicLogger
+from lsst.utils.logging import LsstLogAdapter
 
+from .._progress import log_progress
 from ..geometry import pixel_area
 from ..positions import SPLITS, split_of_orbits, straddles_split
 from ._errors import TrainingSetError
@@ -150,11 +151,10 @@ def read_training_set(
     reinjector = None
     if reinjection is not None:
         reinjector = Reinjector(store.child("reinjection"), architecture.columns, reinjection)
-    progress = PeriodicLogger(log)
-    kept = []
-    for i, source in enumerate(sources):
-        kept.append(_read_pixels(source, architecture, store, reinjector, counts))
-        progress.log("Read %d of %d tables of sequences.", i + 1, len(sources))
+    kept = [
+        _read_pixels(source, architecture, store, reinjector, counts)
+        for source in log_progress(log, "Read %d of %d tables of sequences.", sources, len(sources))
+    ]
     _check_labels(kept)
     if reinjector is not None:
         reinjector.report(log)

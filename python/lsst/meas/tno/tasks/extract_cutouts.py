@@ -20,8 +20,8 @@ from lsst.pipe.base import (
     Struct,
 )
 from lsst.sphgeom import Region
-from lsst.utils.logging import PeriodicLogger
 
+from .._progress import log_progress
 from .._sequences import BANDS, UNUSABLE, ImageSequences
 from ..cutouts import Cutouts, read_cutouts
 from ..extraction import (
@@ -34,7 +34,7 @@ from ..extraction import (
     store_cutouts,
 )
 from ..positions import catalog_positions, grid_positions, random_positions, sky_box
-from ..visits import VisitError, VisitHandle, VisitMetadata, open_visit
+from ..visits import OpenVisit, OpenVisits, VisitError, VisitHandle, VisitMetadata
 from .extract_cutouts_config import ExtractCutoutsConfig, ExtractCutoutsConnections
 
 POSITIONS_STREAM = 0x504F5349
@@ -108,16 +108,17 @@ class ExtractCutoutsTask(PipelineTask):
             Raised if the table would pass ``max_table_size``.
         """
         ra, dec = self._choose_positions(region, tract, patch, catalog)
-        visits = self._select_visits(visit_images)
-        metadata = [metadata for _, metadata in visits]
-        size = self.config.cutout_size
-        x, y, covers = locate(metadata, ra, dec, size=size, min_coverage=self.config.min_coverage)
-        plan = self._plan(metadata, covers)
-        sequences = allocate_sequences(
-            plan, ra, dec, size=size, psf_size=self.config.psf_size, htm_level=self.config.htm_level
-        )
-        sequences.tract[:], sequences.patch[:] = tract, patch
-        sequences = self._fill(sequences, plan, visits, x, y)
+        with OpenVisits() as open_visits:
+            visits = self._select_visits(visit_images, open_visits)
+            metadata = [metadata for _, metadata in visits]
+            size = self.config.cutout_size
+            x, y, covers = locate(metadata, ra, dec, size=size, min_coverage=self.config.min_coverage)
+            plan = self._plan(metadata, covers)
+            sequences = allocate_sequences(
+                plan, ra, dec, size=size, psf_size=self.config.psf_size, htm_level=self.config.htm_level
+            )
+            sequences.tract[:], sequences.patch[:] = tract, patch
+            sequences = self._fill(sequences, plan, visits, open_visits, x, y)
         self.log.info("Extracted %d image sequences at %d positions.", len(sequences), len(ra))
         self.metadata["n_positions"] = len(ra)
         self.metadata["n_sequences"] = len(sequences)
@@ -202,20 +203,23 @@ class ExtractCutoutsTask(PipelineTask):
             "have some of them, or raise max_table_size."
         )
 
-    def _select_visits(self, handles: Sequence[VisitHandle]) -> list[tuple[VisitHandle, VisitMetadata]]:
+    def _select_visits(
+        self, handles: Sequence[VisitHandle], open_visits: OpenVisits
+    ) -> list[tuple[VisitHandle, VisitMetadata]]:
         """Return the visits that can be used, in order of time."""
         begin, end = self.config.time_window
         visits, errors = [], []
-        for handle in handles:
+        for handle in log_progress(self.log, "Looked at %d of %d visit images.", handles, len(handles)):
             try:
-                with open_visit(handle, metadata_only=True) as visit:
-                    metadata = visit.read_metadata()
+                metadata = open_visits.read_metadata(handle)
             except VisitError as error:
                 self.log.warning("Left out a visit image that cannot be used: %s", error)
                 errors.append(error)
                 continue
             if begin <= metadata.mjd <= end and BANDS[metadata.band] in self.config.bands:
                 visits.append((handle, metadata))
+            else:
+                open_visits.close(handle)
         self.metadata["n_visits_given"] = len(handles)
         self.metadata["n_visits_unreadable"] = len(errors)
         self.metadata["n_visits_selected"] = len(visits)
@@ -230,21 +234,24 @@ class ExtractCutoutsTask(PipelineTask):
         sequences: ImageSequences,
         plan: SequencePlan,
         visits: Sequence[tuple[VisitHandle, VisitMetadata]],
+        open_visits: OpenVisits,
         x: np.ndarray,
         y: np.ndarray,
     ) -> ImageSequences:
         """Read each visit once and put its cutouts where they belong."""
-        progress = PeriodicLogger(self.log)
         n_masked = n_used = 0
         errors: list[VisitError] = []
         is_stored = np.zeros_like(sequences.valid)
-        for index, (handle, metadata) in enumerate(visits):
+        each = log_progress(self.log, "Read %d of %d visit images.", visits, len(visits))
+        for index, (handle, metadata) in enumerate(each):
             slots = plan.slots(index)
             if len(slots[0]) == 0:
+                open_visits.close(handle)
                 continue
             where = plan.position[slots[0]], index
             try:
-                cutouts = self._read(handle, metadata, x[where], y[where])
+                with open_visits.read(handle) as visit:
+                    cutouts = self._read(visit, metadata, x[where], y[where])
             except VisitError as error:
                 self.log.warning("Left out a visit image that cannot be used: %s", error)
                 errors.append(error)
@@ -256,7 +263,6 @@ class ExtractCutoutsTask(PipelineTask):
             store_cutouts(sequences, slots, metadata, cutouts, x[where], y[where])
             is_stored[slots] = True
             n_used += 1
-            progress.log("Read %d of %d visit images.", index + 1, len(visits))
         self.metadata["n_visits_unreadable"] += len(errors)
         self.metadata["n_visits_masked"] = n_masked
         self.metadata["n_visits_used"] = n_used
@@ -265,17 +271,16 @@ class ExtractCutoutsTask(PipelineTask):
             _raise_no_work(f"No sequence has {self.config.min_times} images that can be used", errors)
         return sequences
 
-    def _read(self, handle: VisitHandle, metadata: VisitMetadata, x: np.ndarray, y: np.ndarray) -> Cutouts:
-        with open_visit(handle) as visit:
-            return read_cutouts(
-                visit,
-                metadata,
-                x,
-                y,
-                size=self.config.cutout_size,
-                psf_size=self.config.psf_size,
-                bad_planes=self.config.bad_planes,
-            )
+    def _read(self, visit: OpenVisit, metadata: VisitMetadata, x: np.ndarray, y: np.ndarray) -> Cutouts:
+        return read_cutouts(
+            visit,
+            metadata,
+            x,
+            y,
+            size=self.config.cutout_size,
+            psf_size=self.config.psf_size,
+            bad_planes=self.config.bad_planes,
+        )
 
 
 def _raise_no_work(reason: str, errors: Sequence[VisitError]) -> NoReturn:

@@ -1,0 +1,125 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Files that stay open between their metadata and their pixels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import VisitBuilder
+from fsspec.implementations.memory import MemoryFileSystem
+
+from lsst.images import Box, fits
+from lsst.meas.tno import visits
+from lsst.meas.tno.visits import OpenVisits, VisitError
+from lsst.resources import ResourcePath
+
+BOX = Box.factory[40:60, 20:50]
+
+
+class _Handle(SimpleNamespace):
+    """Handle of a file, as a butler gives it."""
+
+    def __init__(self, uri: ResourcePath, visit: int) -> None:
+        super().__init__(
+            dataId={"instrument": "TestCam", "visit": visit, "detector": 0},
+            ref=SimpleNamespace(datasetType=SimpleNamespace(storageClass_name="VisitImage")),
+            butler=SimpleNamespace(getURI=lambda ref: uri),
+        )
+
+
+@pytest.fixture(scope="module")
+def handles(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """Return handles of three files."""
+    folder = tmp_path_factory.mktemp("visits")
+    builder = VisitBuilder(np.random.default_rng(1), size=100)
+    made = []
+    for visit in range(3):
+        fits.write(builder.make(), folder / f"{visit}.fits")
+        made.append(_Handle(ResourcePath(folder / f"{visit}.fits"), visit))
+    return made
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+    """Count how often each file is opened, and see that all are closed."""
+    counts: dict[str, int] = {}
+    n_open, open_image = 0, visits.open_image
+
+    @contextlib.contextmanager
+    def counting(uri: ResourcePath, *, metadata_only: bool) -> Iterator[Any]:
+        nonlocal n_open
+        counts[uri.basename()] = counts.get(uri.basename(), 0) + 1
+        n_open += 1
+        try:
+            with open_image(uri, metadata_only=metadata_only) as image:
+                yield image
+        finally:
+            n_open -= 1
+
+    monkeypatch.setattr(visits, "open_image", counting)
+    yield counts
+    assert n_open == 0
+
+
+def _read_all(handles: list[Any], pool: OpenVisits) -> list[np.ndarray]:
+    images = []
+    for handle in handles:
+        with pool.read(handle) as visit:
+            images.append(visit.read_pixels(BOX).image)
+    return images
+
+
+def test_files_are_opened_once(handles: list[Any], opened: dict[str, int]) -> None:
+    with OpenVisits() as pool:
+        assert [pool.read_metadata(handle).visit for handle in handles] == [0, 1, 2]
+        images = _read_all(handles, pool)
+        assert opened == {"0.fits": 1, "1.fits": 1, "2.fits": 1}
+        # Once read they are closed, and opened anew.
+        for image, again in zip(images, _read_all(handles, pool), strict=True):
+            np.testing.assert_array_equal(again, image)
+    assert opened == {"0.fits": 2, "1.fits": 2, "2.fits": 2}
+
+
+def test_only_so_many_stay_open(handles: list[Any], opened: dict[str, int]) -> None:
+    with OpenVisits(max_open=1) as pool:
+        for handle in handles:
+            pool.read_metadata(handle)
+        _read_all(handles, pool)
+    assert opened == {"0.fits": 1, "1.fits": 2, "2.fits": 2}
+
+
+def test_what_is_closed_makes_room(handles: list[Any], opened: dict[str, int]) -> None:
+    with OpenVisits(max_open=1) as pool:
+        pool.read_metadata(handles[0])
+        pool.close(handles[0])
+        pool.close(handles[1])
+        pool.read_metadata(handles[1])
+        _read_all(handles[1:2], pool)
+    assert opened == {"0.fits": 1, "1.fits": 1}
+
+
+def test_remote_files_do_not_stay_open(
+    handles: list[Any], opened: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_system, remote = MemoryFileSystem(), ResourcePath("s3://bucket/0.fits")
+    file_system.pipe_file("/open-visits/0.fits", handles[0].butler.getURI(None).read())
+    monkeypatch.setattr(type(remote), "to_fsspec", lambda self: (file_system, "/open-visits/0.fits"))
+    handle = _Handle(remote, 0)
+    with OpenVisits() as pool:
+        pool.read_metadata(handle)
+        _read_all([handle], pool)
+    assert opened == {"0.fits": 2}
+
+
+def test_damaged_files_are_closed(handles: list[Any], opened: dict[str, int], tmp_path: Path) -> None:
+    content = handles[0].butler.getURI(None).read()
+    (tmp_path / "damaged.fits").write_bytes(content[:20_000])
+    with OpenVisits() as pool, pytest.raises(VisitError, match="'visit': 7"):
+        pool.read_metadata(_Handle(ResourcePath(tmp_path / "damaged.fits"), 7))
