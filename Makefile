@@ -19,7 +19,7 @@ $(VENV)/pyvenv.cfg: .python-version
 
 # Editable: other sources need no other installation.
 $(STAMP): $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
-	$(PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[lint,test]'
+	.ci/pip-install $(PYTHON) -c constraints.txt -e '.[lint,test]'
 	@touch $@
 
 demo: install
@@ -30,7 +30,7 @@ test: lint
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(PYTHON) -m pytest -n 2 --dist loadfile
 
 doc: install
-	$(PYTHON) -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[doc]'
+	.ci/pip-install $(PYTHON) -c constraints.txt -e '.[doc]'
 	$(PYTHON) -m sphinx -b html -W --keep-going --quiet doc build/doc
 	@echo "Open build/doc/index.html"
 

@@ -33,11 +33,15 @@ LABELS = set(Pipeline.from_uri("resource://lsst.meas.tno/resources/pipelines/Tno
 ONE_PATCH = f"{PATCHES} AND patch=0"
 REQUESTS = yaml.safe_load((CONFIG / "tasks.yaml").read_text())["pipetask"]
 REFERENCE = "u/test/reference"
+AGAIN = ("--extend-run", "--skip-existing", "--clobber-outputs")
 
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory):
-    return make_survey(tmp_path_factory.mktemp("survey") / "repo")
+    """Return a survey on which `REFERENCE` has been run."""
+    survey = make_survey(tmp_path_factory.mktemp("survey") / "repo")
+    execute("pipetask", *pipetask_command(survey, REFERENCE))
+    return survey
 
 
 def test_every_task_has_a_request_of_memory():
@@ -111,19 +115,15 @@ def _is_installed(name):
 def test_parsl_gives_what_pipetask_gives(survey, tmp_path, monkeypatch):
     pytest.importorskip("lsst.ctrl.bps.parsl", reason="needs lsst-ctrl-bps-parsl")
     _work_in(tmp_path, monkeypatch)
-    execute("pipetask", *pipetask_command(survey, "u/test/alone", query=ONE_PATCH))
-    bps("submit", survey, CONFIG / "parsl.yaml", "u/test/parsl", query=ONE_PATCH)
-    expected = read_contents(survey, "u/test/alone")
-    tables = {key: table for key, table in expected.items() if key[0] in SCHEMAS}
-    assert len(tables) == 4
-    contents = read_contents(survey, "u/test/parsl")
-    assert_equal_contents({key: table for key, table in contents.items() if key[0] in SCHEMAS}, tables)
+    bps("submit", survey, CONFIG / "parsl.yaml", "u/test/parsl", query=PATCHES)
+    tables = _tables(survey, "u/test/parsl")
+    assert len(tables) == 7
+    assert_equal_contents(tables, _tables(survey, REFERENCE))
 
 
 @pytest.mark.slow
 def test_a_failed_quantum_is_named_and_only_what_is_missing_is_done_again(survey, tmp_path):
     graph, run = tmp_path / "run.qg", "u/test/failed"
-    execute("pipetask", *pipetask_command(survey, REFERENCE))
     # Nothing can be written where a file is in place of the folder.
     block = survey / run / "tno_cutouts" / "0" / "1"
     block.parent.mkdir(parents=True)
@@ -134,11 +134,37 @@ def test_a_failed_quantum_is_named_and_only_what_is_missing_is_done_again(survey
     assert "'patch': 1" in report.stdout or "patch: 1" in report.stdout
     block.unlink()
     before = _uuids(survey, run)
-    again = ("--extend-run", "--skip-existing", "--clobber-outputs")
-    execute("pipetask", *pipetask_command(survey, run, *again))
+    execute("pipetask", *pipetask_command(survey, run, *AGAIN))
     after = _uuids(survey, run)
     assert before.items() <= after.items()
     assert_equal_contents(read_contents(survey, run), read_contents(survey, REFERENCE))
+
+
+@pytest.mark.slow
+def test_a_failed_submission_is_submitted_again_for_what_is_missing(survey, tmp_path, monkeypatch):
+    pytest.importorskip("lsst.ctrl.bps.parsl", reason="needs lsst-ctrl-bps-parsl")
+    _work_in(tmp_path, monkeypatch)
+    run, config = "u/test/submitted", CONFIG / "parsl.yaml"
+    block = survey / run / "tno_cutouts" / "0" / "1"
+    block.parent.mkdir(parents=True)
+    block.touch()
+    bps("submit", survey, config, run, query=PATCHES)
+    (graph,) = (tmp_path / "submit").rglob("*.qg")
+    report = execute("pipetask", "report", str(survey), str(graph))
+    assert "extractCutouts" in report.stdout
+    assert "'patch': 1" in report.stdout or "patch: 1" in report.stdout
+    block.unlink()
+    before = _uuids(survey, run)
+    bps("submit", survey, config, run, query=PATCHES, graph_options=AGAIN)
+    after = _uuids(survey, run)
+    assert before.items() <= after.items()
+    assert_equal_contents(_tables(survey, run), _tables(survey, REFERENCE))
+
+
+def _tables(repo, run):
+    """Return the tables of a run: bps has other datasets, too."""
+    contents = read_contents(repo, run)
+    return {key: table for key, table in contents.items() if key[0] in SCHEMAS}
 
 
 def _uuids(repo, run):
