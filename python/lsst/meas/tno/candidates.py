@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 from astropy.table import Table
 from scipy.spatial import cKDTree
 from scipy.special import expit
@@ -38,9 +39,6 @@ TYPICAL_WINDOW = 4.0
 
 SAME_TIME = 0.01
 """Days within which candidates are of about the same time."""
-
-FWHM_PER_SIGMA = 2.3548
-"""FWHM of a Gaussian over its standard deviation."""
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -198,7 +196,7 @@ def psf_fwhm(sequences: ImageSequences) -> np.ndarray:
         FWHM, ``(n, n_times)``, arcsec; NaN in padding.
     """
     n_pixels = 1 / np.sum(sequences.psf.astype(float) ** 2, axis=(2, 3))
-    return FWHM_PER_SIGMA * np.sqrt(n_pixels / (4 * np.pi) * pixel_area(sequences.pixel_to_sky))
+    return gaussian_sigma_to_fwhm * np.sqrt(n_pixels / (4 * np.pi) * pixel_area(sequences.pixel_to_sky))
 
 
 def merge_candidates(candidates: Candidates, tracks: Tracks, n_sigma: float = 5.0) -> np.ndarray:

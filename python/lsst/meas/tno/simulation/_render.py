@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 from astropy.coordinates import SkyCoord
+from astropy.stats import gaussian_sigma_to_fwhm
 
 from lsst.images import DetectorFrame, SkyProjection
 
@@ -23,9 +24,6 @@ from ._pixels import bad_columns, detect, draw_cosmic_rays, interpolate_rows, sa
 from ._psf import VisitPsf
 from ._random import Stream, make_generator
 from ._scene import Galaxies, Stars, band_magnitude, make_galaxies, make_stars
-
-FWHM_PER_SIGMA = 2.3548200450309493
-"""FWHM of a Gaussian over its standard deviation: 2 sqrt(2 ln 2)."""
 
 _WING_THRESHOLD = 0.1
 """Surface brightness down to which stars have wings, sigma of the sky."""
@@ -233,7 +231,7 @@ def _near(x: np.ndarray, y: np.ndarray, psf: VisitPsf, margin: float) -> np.ndar
 
 
 def _psf_sigma(visit: Visit, psf: VisitPsf) -> float:
-    return visit.seeing / FWHM_PER_SIGMA / psf.pixel_scale
+    return visit.seeing / gaussian_sigma_to_fwhm / psf.pixel_scale
 
 
 def _spoil(
