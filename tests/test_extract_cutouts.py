@@ -12,6 +12,7 @@ import pytest
 from astropy.table import Table
 from builders import CENTRE, VisitBuilder, region_about
 
+from lsst.images.psfs import GaussianPointSpreadFunction
 from lsst.meas.tno import BANDS, MaskBit
 from lsst.meas.tno.extraction import bytes_per_sequence
 from lsst.meas.tno.geometry import apply_affine, gnomonic, invert_affine
@@ -132,12 +133,14 @@ def test_coverage_decides_at_the_edge(config, builder):
         _run(config, handles, size=40.0, catalog=catalog)
 
 
-@pytest.mark.parametrize("damage", ["no psf", "no wcs", "masked"])
+@pytest.mark.parametrize("damage", ["no psf", "large psf", "no wcs", "masked"])
 def test_one_bad_visit_is_left_out_and_counted(config, builder, damage, caplog):
     handles = builder.handles(N_VISITS)
     bad = handles[1].inMemoryDataset
     if damage == "no psf":
         bad._psf = None
+    elif damage == "large psf":
+        bad._psf = GaussianPointSpreadFunction(7.0, bounds=bad.bbox, stamp_size=61)
     elif damage == "no wcs":
         bad.image._sky_projection = None
     else:
@@ -192,7 +195,7 @@ def test_no_psf_at_all_is_an_error(config, builder):
 
 def test_a_psf_too_large_for_psf_size_is_an_error(config, builder):
     config.psf_size = 5
-    with pytest.raises(ValueError, match="raise psf_size"):
+    with pytest.raises(RuntimeError, match=r"3 cannot be used, the first.*'visit': 100.*raise psf_size"):
         _run(config, builder.handles(3))
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import astropy.io.fits
 import numpy as np
 import pytest
 from builders import VisitBuilder
@@ -123,3 +125,21 @@ def test_damaged_files_are_closed(handles: list[Any], opened: dict[str, int], tm
     (tmp_path / "damaged.fits").write_bytes(content[:20_000])
     with OpenVisits() as pool, pytest.raises(VisitError, match="'visit': 7"):
         pool.read_metadata(_Handle(ResourcePath(tmp_path / "damaged.fits"), 7))
+
+
+def test_damaged_tiles_name_the_visit(handles: list[Any], opened: dict[str, int], tmp_path: Path) -> None:
+    """What zlib raises is none of Python's own errors."""
+    content = bytearray(handles[0].butler.getURI(None).read())
+    with astropy.io.fits.open(BytesIO(content), disable_image_compression=True) as hdus:
+        table, header = hdus["IMAGE"].fileinfo()["datLoc"], hdus["IMAGE"].header
+    row = table + 50 * header["NAXIS1"]
+    offset = int.from_bytes(content[row + 4 : row + 8])
+    # After the 10 bytes of its header. There is no such type of block.
+    content[table + header["NAXIS1"] * header["NAXIS2"] + offset + 10] = 0xFF
+    path = tmp_path / "damaged.fits"
+    path.write_bytes(content)
+    with OpenVisits() as pool:
+        handle = _Handle(ResourcePath(path), 7)
+        pool.read_metadata(handle)
+        with pool.read(handle) as visit, pytest.raises(VisitError, match="'visit': 7"):
+            visit.read_pixels(BOX)

@@ -155,8 +155,9 @@ def test_mask_planes_become_our_bits(image):
         image.mask.set(plane, where)
     image.image.array[45] = np.nan
     image.variance.array[46] = 0.0
+    image.variance.array[47] = np.inf
     cutouts = _read(image, 50.0, 43.0)
-    rows = cutouts.mask[0, 6:14, 10]
+    rows = cutouts.mask[0, 6:15, 10]
     no_data = MaskBit.NO_DATA
     assert rows.tolist() == [
         MaskBit.BAD,
@@ -164,6 +165,7 @@ def test_mask_planes_become_our_bits(image):
         MaskBit.DETECTED,
         no_data,
         0,
+        no_data,
         no_data,
         no_data,
         0,
@@ -209,6 +211,13 @@ def test_errors_name_the_visit(image):
     image._psf = None
     with pytest.raises(VisitError, match=r"100.*no PSF"):
         _read(image, 50.0, 50.0)
+
+
+@pytest.mark.parametrize("band", ["", "gr", "white"])
+def test_other_bands_are_named(image, band):
+    image._band = band
+    with open_visit(_handle(image)) as visit, pytest.raises(VisitError, match=rf"100.*band '{band}'"):
+        visit.read_metadata()
 
 
 def test_positions_far_away_are_not_on_the_image():

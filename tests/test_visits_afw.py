@@ -74,6 +74,7 @@ def _gaussian_psf(sigma):
 
 def _masked_image(image, mask, variance, planes):
     return SimpleNamespace(
+        clone=lambda: _masked_image(image.copy(), mask.copy(), variance.copy(), planes),
         image=SimpleNamespace(array=image),
         mask=SimpleNamespace(array=mask, getMaskPlaneDict=lambda: planes),
         variance=SimpleNamespace(array=variance),
@@ -82,13 +83,16 @@ def _masked_image(image, mask, variance, planes):
 
 @dataclasses.dataclass
 class _PhotoCalib:
+    """Adds its own error, as older versions of lsst.afw do unless they are
+    told not to; newer ones have no such option.
+    """
+
     mean: float
     err: float
 
-    def calibrateImage(self, maskedImage, includeScaleUncertainty=True):
+    def calibrateImage(self, maskedImage):
         image, mask = maskedImage.image.array, maskedImage.mask
-        err = self.err if includeScaleUncertainty else 0.0
-        variance = self.mean**2 * maskedImage.variance.array + (err * image) ** 2
+        variance = self.mean**2 * maskedImage.variance.array + (self.err * image) ** 2
         return _masked_image(self.mean * image, mask.array, variance, mask.getMaskPlaneDict())
 
 
@@ -202,7 +206,7 @@ def handle(stand_ins):
     """Handle of a made-up exposure with an origin, whose mask planes are not
     where they usually are.
     """
-    planes = {"DETECTED": 0, "NO_DATA": 1, "SAT": 2, "CR": 3, "BAD": 4, "INTRP": 5, "OWN": 30}
+    planes = {"DETECTED": 0, "NO_DATA": 1, "SAT": 2, "CR": 3, "BAD": 4, "INTRP": 5, "OWN": 31}
     mask = np.zeros((60, 80), dtype=np.int32)
     mask[: len(planes)] = np.array([1 << bit for bit in planes.values()])[:, None]
     rng = np.random.default_rng(1)
@@ -337,6 +341,22 @@ def test_errors_name_the_visit_and_what_is_missing(handle, name):
     handle.components[name] = None
     with open_visit(handle) as visit, pytest.raises(VisitError, match=rf"100.*no {name}"):
         visit.psf_kernel(1020.0, -290.0) if name == "psf" else _read_all(handle)
+
+
+class _LogicError(Exception):
+    """What lsst.pex.exceptions has of this name is no error of Python's."""
+
+
+class _NoBand:
+    @property
+    def bandLabel(self):
+        raise _LogicError("FilterLabel has no band.")
+
+
+def test_errors_of_lsst_itself_name_the_visit(handle):
+    handle.components["filter"] = _NoBand()
+    with open_visit(handle) as visit, pytest.raises(VisitError, match=r"100.*has no band"):
+        visit.read_metadata()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lsst.afw") is None, reason="needs lsst.afw")

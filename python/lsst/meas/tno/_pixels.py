@@ -66,7 +66,7 @@ def make_mask(
         MaskBit.DETECTED: ["DETECTED"],
     }
     mask = np.zeros(image.shape, dtype=np.uint8)
-    mask[~(np.isfinite(image) & (variance > 0))] = MaskBit.NO_DATA
+    mask[~(np.isfinite(image) & np.isfinite(variance) & (variance > 0))] = MaskBit.NO_DATA
     for target, names in sources.items():
         wanted: dict[int, int] = {}
         for index, bit in (bits[name] for name in names if name in bits):

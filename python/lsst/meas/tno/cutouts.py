@@ -18,7 +18,7 @@ from lsst.images import Box
 from ._pixels import MaskBits, Pixels, make_mask
 from ._read_plan import plan_reads
 from ._sequences import MaskBit
-from .visits import OpenVisit, VisitMetadata
+from .visits import OpenVisit, VisitError, VisitMetadata
 
 PSF_SPACING = 256
 """Largest distance between the points at which a PSF model is evaluated,
@@ -159,6 +159,11 @@ def read_psfs(visit: OpenVisit, bbox: Box, x: np.ndarray, y: np.ndarray, size: i
     -------
     psf : `numpy.ndarray`
         PSF images of sum 1, ``(n, size, size)``.
+
+    Raises
+    ------
+    VisitError
+        Raised if there is no PSF, or it is too large for the images.
     """
     nodes_x, column, weight_x = _cells(x, bbox.x.start, bbox.x.stop - 1)
     nodes_y, row, weight_y = _cells(y, bbox.y.start, bbox.y.stop - 1)
@@ -170,7 +175,7 @@ def read_psfs(visit: OpenVisit, bbox: Box, x: np.ndarray, y: np.ndarray, size: i
     needed = np.unique(np.concatenate([node for node, _ in corners]))
     at_nodes = np.array(
         [
-            normalize_psf(visit.psf_kernel(nodes_x[node % len(nodes_x)], nodes_y[node // len(nodes_x)]), size)
+            _read_psf(visit, nodes_x[node % len(nodes_x)], nodes_y[node // len(nodes_x)], size)
             for node in needed
         ]
     )
@@ -204,6 +209,14 @@ def normalize_psf(kernel: np.ndarray, size: int) -> np.ndarray:
     if kept < 1 - DROPPED_PSF_FLUX:
         raise ValueError(f"{size} pixels hold only {kept:.3f} of the PSF's flux: raise psf_size.")
     return psf / psf.sum()
+
+
+def _read_psf(visit: OpenVisit, x: float, y: float, size: int) -> np.ndarray:
+    kernel = visit.psf_kernel(x, y)
+    try:
+        return normalize_psf(kernel, size)
+    except ValueError as error:
+        raise VisitError(f"{visit.data_id}: {error}") from error
 
 
 def _cells(position: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

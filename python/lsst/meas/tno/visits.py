@@ -48,12 +48,6 @@ type DataId = Mapping[str, Any] | DataCoordinate
 type ImagePlanes = tuple[Image, Mask, Image]
 """Image, mask and variance."""
 
-READ_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError)
-"""What the readers of damaged files raise. Not `ImportError` and
-`MemoryError`, which are no fault of the file.
-"""
-
-
 MAX_OPEN = 128
 """Number of files that stay open: half of what macOS lets a process have."""
 
@@ -73,6 +67,11 @@ class OpenVisit(ABC):
 
     def __init__(self, data_id: DataId) -> None:
         self._data_id = data_id
+
+    @property
+    def data_id(self) -> DataId:
+        """Data ID of the image (`lsst.daf.butler.DataCoordinate` or mapping)."""
+        return self._data_id
 
     @property
     def is_local(self) -> bool:
@@ -269,10 +268,17 @@ class OpenVisits:
 
 @contextmanager
 def _naming(data_id: DataId) -> Iterator[None]:
-    """Turn what the readers raise into an error that names the image."""
+    """Turn what the readers raise into an error that names the image.
+
+    Damaged files make them raise almost anything: errors of zlib, of astropy
+    and of lsst.pex.exceptions are only `Exception`.
+    """
     try:
         yield
-    except READ_ERRORS as error:
+    except (ImportError, MemoryError):
+        # They are no fault of the file.
+        raise
+    except Exception as error:
         raise VisitError(f"{data_id}: {type(error).__name__}: {error}") from error
 
 
@@ -323,7 +329,7 @@ class _ImagesVisit(OpenVisit):
         return VisitMetadata(
             visit=int(self._data_id["visit"]),
             detector=int(self._data_id["detector"]),
-            band=BANDS.index(self._component("band")),
+            band=_band_index(self._component("band")),
             mjd=float((begin.tai + (end.tai - begin.tai) / 2).mjd),
             exposure_time=float(obs_info.exposure_time.to_value(u.s)),
             bbox=self._component("bbox"),
@@ -433,7 +439,7 @@ class _AfwVisit(OpenVisit):
         return VisitMetadata(
             visit=int(self._data_id["visit"]),
             detector=int(self._data_id["detector"]),
-            band=BANDS.index(self._component("filter").bandLabel),
+            band=_band_index(self._component("filter").bandLabel),
             mjd=visit_info.date.get(DateTime.MJD, DateTime.TAI),
             exposure_time=visit_info.exposureTime,
             bbox=Box.from_legacy(bbox),
@@ -451,18 +457,28 @@ class _AfwVisit(OpenVisit):
 
         exposure = self._handle.get(parameters={"bbox": bbox.to_legacy(), "origin": PARENT})
         pixels = exposure.maskedImage
+        flux, variance = pixels.image.array, pixels.variance.array
         if exposure.metadata.get("BUNIT") != "nJy":
-            # The calibration's own error is common to all pixels: no noise.
-            calibration = self._component("photoCalib")
-            pixels = calibration.calibrateImage(pixels, includeScaleUncertainty=False)
+            scale = self._njy_per_count(pixels)
+            flux, variance = flux * scale, variance * scale**2
         names = get_legacy_difference_image_mask_planes()
         bits = {
             names[name].name if name in names else name: (0, 1 << bit)
             for name, bit in pixels.mask.getMaskPlaneDict().items()
         }
-        return Pixels(
-            bbox, pixels.image.array, pixels.variance.array, pixels.mask.array[..., np.newaxis], bits
-        )
+        # As signed integers, they would have no number for the last bit.
+        planes = pixels.mask.array.astype(np.uint32)[..., np.newaxis]
+        return Pixels(bbox, flux, variance, planes, bits)
+
+    def _njy_per_count(self, pixels: Any) -> np.ndarray:
+        """Return what the pixels of a masked image have to be multiplied by.
+
+        Older versions of lsst.afw would put the calibration's own error, which
+        is common to all pixels and no noise, into a calibrated variance.
+        """
+        ones = pixels.clone()
+        ones.image.array[:] = 1.0
+        return self._component("photoCalib").calibrateImage(ones).image.array
 
     def _psf_kernel(self, x: float, y: float) -> np.ndarray:
         from lsst.geom import Point2D
@@ -478,6 +494,12 @@ class _AfwVisit(OpenVisit):
         if component is None:
             raise ValueError(f"it has no {name}")
         return component
+
+
+def _band_index(band: str) -> int:
+    if band not in tuple(BANDS):
+        raise ValueError(f"its band {band!r} is none of {BANDS!r}")
+    return BANDS.index(band)
 
 
 def _planes(pixels: MaskedImage) -> ImagePlanes:

@@ -111,7 +111,11 @@ class ExtractCutoutsConfig(PipelineTaskConfig, pipelineConnections=ExtractCutout
     n_times = Field[int](doc="Number of images in a full sequence.", default=50)
     min_times = Field[int](doc="Number of images that a sequence must have.", default=30)
     cutout_size = Field[int](doc="Width and height of the cutouts (pixels).", default=50)
-    psf_size = Field[int](doc="Width and height of the PSF images, odd (pixels).", default=25)
+    psf_size = Field[int](
+        doc="Width and height of the PSF images, odd (pixels). Visit images with more than 5 % of the PSF's "
+        "flux outside of that are left out.",
+        default=25,
+    )
     min_coverage = Field[float](
         doc="Part of a cutout that must be on the detector for its image to be used.", default=0.75
     )
