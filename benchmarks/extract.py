@@ -221,14 +221,15 @@ def measure_memory(repository: str, n_visits: int, n_positions: int) -> tuple[fl
     before and after it is written, MB.
     """
     butler = Butler.from_config(repository, collections=SQUARES)
-    handles = [butler.getDeferred(ref) for ref in butler.query_datasets("visit_image", order_by="visit")]
+    refs = butler.query_datasets("visit_image", order_by="visit")
     with butler.query() as query:
         patch = next(iter(query.dimension_records("patch")))
     where = {"region": patch.region, "tract": patch.tract, "patch": patch.id}
-    make_task(1, 1).run(handles[:1], **where)
+    make_task(1, 1).run([butler.getDeferred(refs[0])], **where)
     begin = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    # What the task takes as many visits may be the same few, time and again.
-    chosen = (handles[:N_TIMES] * -(-n_visits // N_TIMES))[:n_visits]
+    # What the task takes as many visits may be the same few, time and again,
+    # each with a handle of its own.
+    chosen = [butler.getDeferred(refs[i % N_TIMES]) for i in range(n_visits)]
     cutouts = make_task(n_positions, N_TIMES).run(chosen, **where).cutouts
     peaks = [peak_memory() - begin]
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,7 @@ class OpenVisit(ABC):
 
     @property
     def data_id(self) -> DataId:
-        """Data ID of the image (`lsst.daf.butler.DataCoordinate` or mapping)."""
+        """Data ID of the image (`DataCoordinate` or mapping)."""
         return self._data_id
 
     @property
