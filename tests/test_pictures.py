@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 from builders import white_sequences
 from export_builders import found_candidates, injected_sequences, pad
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from lsst.meas.tno import ImageSequences, MaskBit
 from lsst.meas.tno.pictures import (
@@ -136,6 +138,32 @@ def test_contact_sheet_has_every_image_and_marker(sequences: ImageSequences) -> 
     # 23 circles of 23 px, 3 rows of 10, below the legend.
     y, x = np.nonzero(is_colour(sheet[62:], RED))
     assert len(set(y // 181 * 10 + x // 143)) == 23
+
+
+def test_texts_do_not_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes: list[tuple[float, float, float, float]] = []
+    draw_text = ImageDraw.ImageDraw.text
+
+    def record(self: ImageDraw.ImageDraw, xy: Any, text: str, fill: Any, font: Any, **options: Any) -> None:
+        boxes.append(self.textbbox(xy, text, font, **options))
+        draw_text(self, xy, text, fill, font, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", record)
+    # Few images make the narrowest sheet.
+    sequences = injected_sequences(np.random.default_rng(4), 1, n_times=3)
+    sequences.tract[:], sequences.patch[:], sequences.sequence_id[:] = 12345, 99, 123456
+    sequences.visit[:] = 2026021900123
+    candidates = found_candidates(sequences)
+    sequences.injection.snr[:] = candidates.snr[:] = 333.3
+    markers = find_markers(sequences, candidates)[0]
+    draw_contact_sheet(sequences, 0, markers=markers, limits=(-123456.0, 234567.0))
+    sheet, boxes[:] = list(boxes), []
+    animate_sequence(sequences, 0, markers=markers, limits=(-123456.0, 234567.0))
+    frame = boxes[: len(boxes) // 3]
+    for texts in (sheet, frame):
+        for one, other in itertools.combinations(texts, 2):
+            apart = (one[2] < other[0], other[2] < one[0], one[3] < other[1], other[3] < one[1])
+            assert any(apart), (one, other)
 
 
 def test_one_image_and_other_sizes() -> None:

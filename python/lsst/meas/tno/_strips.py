@@ -55,7 +55,7 @@ class Marker:
     """y in each image, likewise."""
 
     colour: str = INJECTED_COLOUR
-    """Colour, as Pillow knows it (`str`)."""
+    """Colour, as in ``#d62728`` (`str`)."""
 
 
 def robust_range(images: np.ndarray) -> tuple[float, float]:

@@ -192,7 +192,7 @@ def _draw_sheet(strip: Strip, title: str) -> Image.Image:
     draw.text((_GAP, 8), title, _INK, font)
     draw.text((_GAP, 38), _describe_range(strip), _INK, small)
     _draw_legend(draw, strip.markers, (330, 38), small)
-    _draw_scale(draw, strip, sheet_width - _GAP, 38)
+    _draw_scale(draw, strip, sheet_width - _GAP, 12)
     date = ""
     for number in range(n_images):
         x = _GAP + number % n_columns * (width + _GAP)
@@ -209,8 +209,9 @@ def _draw_sheet(strip: Strip, title: str) -> Image.Image:
 
 
 def _describe_range(strip: Strip) -> str:
-    low, high = (f"{value:.3g}" for value in strip.limits)
-    return f"white {low}, black {high} nJy a pixel"
+    # Neither 1.23e+04, which is longer, nor more digits than anyone reads.
+    low, high = (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}" for value in strip.limits)
+    return f"white {low}, black {high} nJy"
 
 
 def _draw_scale(draw: ImageDraw.ImageDraw, strip: Strip, right: int, y: int) -> None:
