@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from lsst.daf.butler import Butler
 from lsst.meas.tno.cli import get_cli_subcommands
+from lsst.meas.tno.cli.simulate import _complete
 
 SMALL = (
     *("-c", "n_visits=2", "-c", "n_detectors_y=1", "-c", "detector_width=128", "-c", "detector_height=128"),
@@ -126,4 +127,52 @@ def test_errors_are_one_line(tmp_path: Path, option: str, field: str) -> None:
     assert result.exit_code == 1
     assert result.output.count("\n") == 1
     assert field in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_is_there_is_filled_or_stays_empty(tmp_path: Path) -> None:
+    # It may be where a disk is mounted, and cannot be replaced.
+    folder, link = tmp_path / "folder", tmp_path / "link"
+    folder.mkdir()
+    link.symlink_to(folder)
+    inode = folder.stat().st_ino
+
+    def interrupt() -> None:
+        with _complete(str(link)) as root:
+            Path(root, "data").mkdir()
+            Path(root, "data", "a").touch()
+            Path(root, "b").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert list(folder.iterdir()) == []
+    with _complete(str(link)) as root:
+        Path(root, "a").touch()
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert folder.stat().st_ino == inode
+    assert link.is_symlink()
+
+
+_TERMINATED = """
+import os, pathlib, signal, sys, time
+from lsst.meas.tno._output import replacing
+from lsst.meas.tno.cli.cmd._options import subcommand
+
+@subcommand("end", short_help="End.", example="")
+def end():
+    with replacing(pathlib.Path(sys.argv[1])) as temporary:
+        temporary.touch()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+end([])
+"""
+
+
+def test_what_is_terminated_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _TERMINATED, str(tmp_path / "file")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.strip() == "Aborted!"
     assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -270,6 +271,65 @@ def test_folders_without_permission(repo: str, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert_fails(export(repo, tmp_path / "x"), "Permission denied")
     assert_fails(invoke(CANDIDATES, repo, tmp_path / "x.ecsv", "-i", COLLECTION), "x.ecsv: Permission denied")
+
+
+@pytest.fixture
+def copied(repo: str, tmp_path: Path) -> str:
+    return shutil.copytree(repo, tmp_path / "copy")
+
+
+def add_patch(repo: str, skymap: str, patch: int, tables: dict[str, Table]) -> None:
+    with Butler.from_config(repo, run="u/test/run", writeable=True) as butler:
+        size = {"tract_max": 10, "patch_nx_max": 10, "patch_ny_max": 10}
+        records = {
+            "skymap": {"name": skymap, "hash": skymap.encode(), **size},
+            "tract": {"skymap": skymap, "id": 3},
+            "patch": {"skymap": skymap, "tract": 3, "id": patch},
+        }
+        if skymap == "map":
+            records = {"patch": records["patch"]}
+        for element, record in records.items():
+            butler.registry.insertDimensionData(element, record)
+        for name, table in tables.items():
+            butler.put(table, name, {"skymap": skymap, "tract": 3, "patch": patch})
+
+
+def read_patch(repo: str) -> dict[str, Table]:
+    with Butler.from_config(repo, collections=COLLECTION) as butler:
+        data_id = {"skymap": "map", "tract": 3, "patch": 0}
+        return {name: butler.get(name, data_id) for name in ("tno_sequences", "tno_candidates")}
+
+
+def test_best_candidates_are_objects_of_their_own(copied: str, tmp_path: Path) -> None:
+    tables = read_patch(copied)
+    for table in tables.values():
+        table["patch"] = 2
+    add_patch(copied, "map", 2, tables)
+    options = ("--select", "candidates", "--format", "png")
+    assert "Wrote 6 files" in export(copied, tmp_path / "all", *options).output
+    export(copied, tmp_path / "best", *options, "--limit", 2)
+    assert files_of(tmp_path / "best") == ["3_0_000000.png", "3_1_000000.png"]
+
+
+def test_patches_of_several_skymaps(copied: str, tmp_path: Path) -> None:
+    add_patch(copied, "other", 0, read_patch(copied))
+    out = tmp_path / "c.psv"
+    candidates = (CANDIDATES, copied, out, "-i", COLLECTION, "--submitter", "A. Tester", "--stack", 5)
+    assert_fails(export(copied, tmp_path / "x"), "several skymaps, map, other; choose one")
+    assert_fails(invoke(*candidates), "several skymaps, map, other; choose one")
+    assert "Wrote 16 positions" in invoke(*candidates, "-d", "skymap='map'").output
+    assert "Wrote 3 files" in export(copied, tmp_path / "x", "-d", "skymap='other'").output
+
+
+def test_repositories_that_cannot_be_opened(copied: str, tmp_path: Path) -> None:
+    Path(copied, "gen3.sqlite3").write_text("damaged")
+    file = tmp_path / "file"
+    file.touch()
+    for place in (copied, file):
+        result = run_butler(CLASSIFIERS, place)
+        assert result.returncode == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"Error: {place} cannot be opened as a butler repository: ")
 
 
 def run_butler(*args: object, max_bytes: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -258,6 +259,20 @@ def test_what_fails_leaves_nothing_and_harms_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "none" / "file"):
         pass
     assert error.value.filename == str(tmp_path / "none" / "file")
+
+
+def test_links_stay_and_devices_are_no_files(tmp_path: Path) -> None:
+    target, link, pipe = (tmp_path / name for name in ("target", "link", "pipe"))
+    target.touch()
+    link.symlink_to(target)
+    with replacing(link) as temporary:
+        temporary.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    with pytest.raises(FileExistsError, match="no regular file"), replacing(pipe):
+        pass
+    assert pipe.is_fifo()
 
 
 def test_files_are_the_same_as_in_memory(sequences: ImageSequences, tmp_path: Path) -> None:

@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-__all__ = ("making_folder", "replacing")
+__all__ = ("filling_folder", "making_folder", "replacing")
 
 import contextlib
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,24 +22,33 @@ def replacing(path: Path) -> Iterator[Path]:
     Parameters
     ----------
     path
-        Path that the file or folder is to have. What has it now is replaced.
+        Path that the file or folder is to have. What has it now is replaced;
+        of a link, what it leads to.
 
     Yields
     ------
     temporary : `pathlib.Path`
         Path of the same name in a temporary folder beside it.
+
+    Raises
+    ------
+    FileExistsError
+        Raised if it is neither a file nor a folder, but a device or a pipe.
     """
+    target = path.resolve()
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "It exists, and is no regular file", str(path))
     try:
-        directory = tempfile.TemporaryDirectory(prefix=".partial-", dir=path.parent)
+        directory = tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent)
     except OSError as error:
         # It would name a file that nobody knows.
         raise type(error)(error.errno, error.strerror, str(path)) from error
     with directory as folder:
         temporary = Path(folder, path.name)
         yield temporary
-        if path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        if target.is_dir():
+            shutil.rmtree(target)
+        temporary.replace(target)
 
 
 @contextlib.contextmanager
@@ -59,3 +69,23 @@ def making_folder(path: Path) -> Iterator[None]:
             # Only folders that are empty can be removed like this.
             for folder in made:
                 folder.rmdir()
+
+
+@contextlib.contextmanager
+def filling_folder(path: Path) -> Iterator[None]:
+    """Fill a folder that is empty, and empty it again if that fails.
+
+    Parameters
+    ----------
+    path
+        Path of the folder, which may be a link or where a disk is mounted.
+    """
+    try:
+        yield
+    except BaseException:
+        for child in path.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            else:
+                child.unlink()
+        raise

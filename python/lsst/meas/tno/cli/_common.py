@@ -11,12 +11,15 @@ __all__ = (
     "one_line_errors",
     "open_butler",
     "show_progress",
+    "stopping_in_order",
 )
 
 import contextlib
 import logging
+import signal
 import sqlite3
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -54,6 +57,22 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         if isinstance(error, click.ClickException):
             raise
         raise click.ClickException(describe_error(error)) from error
+
+
+@contextlib.contextmanager
+def stopping_in_order() -> Iterator[None]:
+    """Let SIGTERM, by which batch systems end what they run, do what Ctrl-C
+    does, so that nothing half-written stays behind.
+    """
+    is_default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def describe_error(error: BaseException) -> str:
@@ -113,6 +132,9 @@ def open_butler(repo: str, *, writeable: bool = False, collections: Sequence[str
     except FileNotFoundError as error:
         message = f"{repo} is no butler repository, or it does not exist."
         raise click.ClickException(message) from error
+    except Exception as error:
+        message = f"{repo} cannot be opened as a butler repository: {describe_error(error)}"
+        raise click.ClickException(message) from error
     with butler:
         if not collections:
             yield butler
@@ -162,7 +184,8 @@ def find_datasets(butler: Butler, dataset_type: str, where: str = "") -> list[Da
     Raises
     ------
     click.ClickException
-        Raised if there are none, or they are no tables of patches.
+        Raised if there are none, they are no tables of patches, or the patches
+        are of several skymaps.
     """
     from lsst.daf.butler import MissingDatasetTypeError
 
@@ -171,6 +194,12 @@ def find_datasets(butler: Butler, dataset_type: str, where: str = "") -> list[Da
         if definition.storageClass_name != "ArrowAstropy" or "patch" not in definition.dimensions:
             raise click.ClickException(f"{dataset_type} is no table of a patch of the sky.")
         if refs := butler.query_datasets(dataset_type, where=where, explain=False, limit=None):
+            skymaps = sorted({str(ref.dataId["skymap"]) for ref in refs})
+            if len(skymaps) > 1:
+                names = ", ".join(skymaps)
+                raise click.ClickException(
+                    f"There is {dataset_type} of several skymaps, {names}; choose one by --where."
+                )
             return sorted(refs, key=lambda ref: tuple(ref.dataId.required_values))
     queried = f" for {where}" if where else ""
     collections = ", ".join(butler.collections.defaults)

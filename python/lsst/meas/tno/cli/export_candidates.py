@@ -126,7 +126,8 @@ def export_candidates(
             _write_table(temporary, _to_table(candidates, known), file_format)
             what = f"{len(candidates)} candidates"
         else:
-            what = _write_psv(temporary, butler, candidates, dataset_type, context, known, stack)
+            measured = _measure(butler, candidates, dataset_type, where, stack)
+            what = _write_psv(temporary, candidates, context, known, *measured)
     click.echo(f"Wrote {what} to {path}; {np.count_nonzero(known.name != '')} are known objects.")
 
 
@@ -199,19 +200,15 @@ def _write_table(path: Path, table: Table, file_format: str) -> None:
 
 def _write_psv(
     path: Path,
-    butler: Butler,
     candidates: Candidates,
-    dataset_type: str,
     context: AdesContext,
     known: KnownObjects,
-    stack: int,
+    positions: Positions,
+    n_left_out: int,
 ) -> str:
     """Write positions for the Minor Planet Center; return what they are."""
     from ..ades import to_psv
 
-    if len(candidates) == 0:
-        raise click.ClickException("There are no candidates to measure.")
-    positions, n_left_out = _measure(butler, candidates, dataset_type, stack)
     if n_left_out:
         _LOG.warning(
             "Left out %d positions that are less certain than the PSF is wide; --stack measures a position "
@@ -224,17 +221,21 @@ def _write_psv(
     return f"{len(positions)} positions of {len(np.unique(positions.candidate))} candidates"
 
 
-def _measure(butler: Butler, candidates: Candidates, dataset_type: str, stack: int) -> tuple[Positions, int]:
+def _measure(
+    butler: Butler, candidates: Candidates, dataset_type: str, where: str, stack: int
+) -> tuple[Positions, int]:
     """Measure the positions of candidates, patch by patch."""
     from .._sequences import ImageSequences
     from ..astrometry import Positions, measure_positions
     from ..tracks import match_candidates
 
+    if len(candidates) == 0:
+        raise click.ClickException("There are no candidates to measure.")
     parts = []
     n_left_out = done = 0
     patches = np.unique(np.column_stack([candidates.tract, candidates.patch]), axis=0)
     with show_progress("Measuring", "candidate", _LOG) as advance:
-        for ref in find_datasets(butler, dataset_type.replace("tno_candidates", "tno_sequences")):
+        for ref in find_datasets(butler, dataset_type.replace("tno_candidates", "tno_sequences"), where):
             if [ref.dataId["tract"], ref.dataId["patch"]] not in patches.tolist():
                 continue
             sequences = ImageSequences.from_table(butler.get(ref))

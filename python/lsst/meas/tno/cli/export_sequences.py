@@ -183,13 +183,18 @@ def _read_identity(butler: Butler, ref: DatasetRef, select: str) -> Table:
 def _best_candidates(
     candidates: Candidates | None, sequence_id: Sequence[int], limit: int | None
 ) -> set[tuple[int, int, int]]:
-    """Return the sequences of the candidates of the highest logit."""
+    """Return the sequences of the candidates of the highest logit, each object
+    once.
+    """
+    from .._columns import make_table
+    from ..candidates import Candidates, unique_candidates
+
     if candidates is None:
         raise click.ClickException("There are no candidates in these collections, of which to choose.")
-    order = np.argsort(-candidates.logit, kind="stable")
     if sequence_id:
-        order = order[np.isin(candidates.sequence_id[order], sequence_id)]
-    best = candidates.select(order[:limit])
+        candidates = candidates.select(np.isin(candidates.sequence_id, sequence_id))
+    unique = Candidates.from_arrays(unique_candidates([make_table(candidates.items())]))
+    best = unique.select(np.argsort(-unique.logit, kind="stable")[:limit])
     return set(zip(*(getattr(best, name).tolist() for name in _IDENTITY), strict=True))
 
 

@@ -56,16 +56,20 @@ def simulate(repo: str, config: Mapping[str, str], config_file: str | None, proc
 @contextlib.contextmanager
 def _complete(repo: str) -> Iterator[str]:
     """Give the root of the repository; of one that is to be made it is a
-    temporary one, until it is complete.
+    temporary one, until it is complete, unless its folder is there.
     """
     from lsst.resources import ResourcePath
 
-    from .._output import making_folder, replacing
+    from .._output import filling_folder, making_folder, replacing
 
     root = ResourcePath(repo, forceDirectory=True)
     path = Path(root.ospath) if root.isLocal else None
     if path is None or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
         yield repo
+        return
+    if path.exists():
+        with filling_folder(path):
+            yield repo
         return
     with making_folder(path.parent), replacing(path) as temporary:
         yield str(temporary)

@@ -164,10 +164,10 @@ def _write_archive(
         f"{name}.gif": animate_sequence(sequences, row, markers=markers, limits=limits),
         **{f"images/{file}": content for file, content in _image_files(sequences, row)},
     }
+    output = io.BytesIO()
     # Neither the archive nor gzip knows the time, so that equal sequences give
     # equal bytes.
     with (
-        path.open("wb") as output,
         gzip.GzipFile("", "wb", fileobj=output, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
@@ -175,3 +175,5 @@ def _write_archive(
             member = tarfile.TarInfo(f"{name}/{file}")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+    # gzip fails again, with a traceback, when it closes a file on a full disk.
+    path.write_bytes(output.getvalue())

@@ -46,11 +46,13 @@ def subcommand(name: str, *, short_help: str, example: str) -> Callable[[Callabl
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def run(*, debug: bool, **kwargs: Any) -> None:
-            from .._common import one_line_errors
+            from .._common import one_line_errors, stopping_in_order
 
-            # That pandas is not installed is nothing that a user must know.
+            # That pandas is not installed is nothing that a user must know,
+            # and what fails is said in the one line.
             logging.getLogger("lsst.daf.butler._storage_class").setLevel(logging.ERROR)
-            with one_line_errors(debug):
+            logging.getLogger("lsst.daf.butler.direct_butler._direct_butler").setLevel(logging.CRITICAL)
+            with one_line_errors(debug), stopping_in_order():
                 function(**kwargs)
 
         command = click.command(

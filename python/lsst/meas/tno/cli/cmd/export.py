@@ -62,7 +62,7 @@ cubes; and arrays for machine learning:
     type=click.Choice(("all", "injected", "candidates")),
     default="all",
     show_default=True,
-    help="Sequences to write: those with an injected object, or those of candidates.",
+    help="Sequences to write: those with an injected object, or those of candidates, each object once.",
 )
 @click.option(
     "--sequence-id", metavar="ID", type=int, multiple=True, help="Sequence to write; may be repeated."
