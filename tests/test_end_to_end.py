@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from batch_builders import execute
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType, Quantum
 from lsst.meas.tno import SCHEMAS, ImageSequences, validate_table
@@ -23,7 +24,8 @@ from lsst.pipe.base.testUtils import assertValidOutput, runTestQuantum
 
 pytestmark = pytest.mark.slow
 
-PIPELINES = Path(__file__).parents[1] / "pipelines"
+ROOT = Path(__file__).parents[1]
+PIPELINES, CONFIG = ROOT / "pipelines", ROOT / "config"
 INPUT = "TnoSim/defaults"
 ORBITS = "tno/orbits"
 N_VISITS = 12
@@ -42,6 +44,15 @@ OPTIONS = {
 }
 
 
+def _graph_options(labels):
+    return [
+        word
+        for label in labels
+        for key, value in OPTIONS[label].items()
+        for word in ("-c", f"{label}:{key}={value}")
+    ]
+
+
 def _pipetask(repo, output, *arguments, pipeline="Tno.yaml", labels=tuple(OPTIONS), check=True):
     command = [str(Path(sys.executable).parent / "pipetask"), "--long-log", "run", "-b", str(repo)]
     command += [
@@ -53,9 +64,7 @@ def _pipetask(repo, output, *arguments, pipeline="Tno.yaml", labels=tuple(OPTION
         str(PIPELINES / pipeline),
         "--register-dataset-types",
     ]
-    for label in labels:
-        for key, value in OPTIONS[label].items():
-            command += ["-c", f"{label}:{key}={value}"]
+    command += _graph_options(labels)
     result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
     assert not check or result.returncode == 0, result.stderr
     return result
@@ -91,6 +100,21 @@ def repo(survey):
     return survey
 
 
+@pytest.fixture(scope="module")
+def submitted(repo, tmp_path_factory):
+    """Submit the same to Parsl."""
+    pytest.importorskip("lsst.ctrl.bps.parsl", reason="needs lsst-ctrl-bps-parsl")
+    folder = tmp_path_factory.mktemp("submit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PWD", str(folder))
+        config, pipeline = CONFIG / "bps" / "parsl.yaml", PIPELINES / "Tno.yaml"
+        arguments = ["submit", str(config), "-b", str(repo), "-i", f"{INPUT},{ORBITS}", "-o", "u/test/parsl"]
+        arguments += ["-p", str(pipeline), "--extra-qgraph-options"]
+        execute("bps", *arguments, " ".join(_graph_options(OPTIONS)))
+    return repo
+
+
 def _get(repo, name, collection="u/test/one"):
     return _get_all(repo, name, collection)[0]
 
@@ -124,15 +148,23 @@ def test_what_the_commands_write_has_its_schema(survey, name, collection):
 
 
 def test_the_number_of_processes_does_not_matter(repo):
+    _assert_equal_results(repo, "u/test/one", "u/test/two")
+
+
+def test_a_submission_gives_the_same(submitted):
+    _assert_equal_results(submitted, "u/test/one", "u/test/parsl")
+
+
+def _assert_equal_results(repo, *collections):
     for name in SCHEMAS:
         if name in ("tno_simulated_objects", "tno_orbits"):
             continue
-        runs = (_get_all(repo, name, f"u/test/{run}") for run in ("one", "two"))
+        runs = (_get_all(repo, name, collection) for collection in collections)
         for one, two in zip(*runs, strict=True):
             # Times that it took are no results.
             for column in set(one.colnames) - {"seconds"}:
                 assert np.asarray(one[column]).tobytes() == np.asarray(two[column]).tobytes(), (name, column)
-    one, two = (_get(repo, "tno_classifier", f"u/test/{run}") for run in ("one", "two"))
+    one, two = (_get(repo, "tno_classifier", collection) for collection in collections)
     assert one.equals(two, check_metadata=True)
     shape = classifier_from_table(one).description["input_shape"]
     assert shape == {"n_times": N_VISITS, "height": 15, "width": 15}
