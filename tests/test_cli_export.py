@@ -122,6 +122,18 @@ def test_one_file_per_image(repo: str, tmp_path: Path) -> None:
     assert len(files_of(tmp_path)) == 10
 
 
+def test_images_on_other_pixels_make_no_cube(copied: str, tmp_path: Path) -> None:
+    tables = read_patch(copied)
+    tables["tno_sequences"]["centre_ra"][:, 1] += 0.001
+    for table in tables.values():
+        table["patch"] = 2
+    add_patch(copied, "map", 2, tables)
+    query = ("-d", "skymap='map' AND patch=2")
+    assert_fails(export(copied, tmp_path / "x", *query), "make no cube", "by --one-file-per-image")
+    assert not (tmp_path / "x").exists()
+    assert export(copied, tmp_path / "x", *query, "--one-file-per-image").exit_code == 0
+
+
 def test_arrays_of_each_patch(repo: str, tmp_path: Path) -> None:
     options = ("--format", "npz", "--dataset-type", "tno_sequences_injected")
     assert "Wrote 2 files" in export(repo, tmp_path, *options).output

@@ -106,7 +106,8 @@ def _check_pixels(sequences: ImageSequences, row: int, shown: np.ndarray) -> Non
     moved = 3600.0 * np.ptp(centre, axis=1).max()
     if not max(np.ptp(points, axis=2).max(), moved) <= SAME_PIXELS * scale:
         raise DifferentPixelsError(
-            "The images are not on the same pixels, and make no cube; export one file an image."
+            "The images are not on the same pixels, and make no cube; export one file an image, "
+            "by --one-file-per-image."
         )
 
 

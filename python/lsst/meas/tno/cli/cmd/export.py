@@ -168,7 +168,11 @@ measured in ten images:
 )
 @click.option("--observer", metavar="NAME", multiple=True, help="psv: who observed.")
 @click.option(
-    "--station", metavar="CODE", default="X05", show_default=True, help="psv: code of the observatory."
+    "--station",
+    metavar="CODE",
+    default="X05",
+    show_default=True,
+    help="psv: code of the observatory. Telescope and bands are Rubin's, whatever it is.",
 )
 @click.option(
     "--catalog",
