@@ -14,7 +14,6 @@ import lsst.daf.butler.tests as butler_tests
 from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno.nn.classifier import (
-    METADATA_KEY,
     Classifier,
     ClassifierError,
     PixelScaleMismatchError,
@@ -22,6 +21,7 @@ from lsst.meas.tno.nn.classifier import (
     classifier_from_table,
     classifier_to_table,
 )
+from lsst.meas.tno.nn.description import METADATA_KEY
 
 
 def columns_of(sequences: ImageSequences) -> dict[str, np.ndarray]:

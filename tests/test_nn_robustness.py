@@ -21,12 +21,12 @@ from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences, MaskBit
 from lsst.meas.tno.nn import architectures
 from lsst.meas.tno.nn.classifier import (
-    METADATA_KEY,
     Classifier,
     ClassifierError,
     classifier_from_table,
     classifier_to_table,
 )
+from lsst.meas.tno.nn.description import METADATA_KEY
 from lsst.meas.tno.tasks import ScoreSequencesConfig, ScoreSequencesTask
 
 N, BROKEN = 4, 1

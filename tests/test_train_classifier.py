@@ -18,7 +18,8 @@ import lsst.daf.butler.tests as butler_tests
 from lsst.daf.butler import Butler
 from lsst.meas.tno._schema import TRAINING_HISTORY_COLUMNS, validate_table
 from lsst.meas.tno.nn.calibration import MIN_CLEAN, calibration_from_description
-from lsst.meas.tno.nn.classifier import METADATA_KEY, classifier_from_table
+from lsst.meas.tno.nn.classifier import classifier_from_table
+from lsst.meas.tno.nn.description import METADATA_KEY
 from lsst.meas.tno.nn.training_set import TrainingSetError
 from lsst.meas.tno.tasks.train_classifier import (
     TrainClassifierConfig,

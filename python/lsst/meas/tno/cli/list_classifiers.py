@@ -21,9 +21,6 @@ DATASET_TYPE = "tno_classifier"
 
 _TITLES = ("run", "architecture", "images", "pixels", "arcsec", "trained on", "ROC area")
 
-METADATA_KEY = b"tno_classifier"
-"""Key of the description in the metadata of a classifier's table."""
-
 
 def list_classifiers(repo: str, *, collections: Sequence[str], as_json: bool) -> None:
     """Print the classifiers of a repository.
@@ -68,11 +65,10 @@ def _describe(butler: Butler, ref: DatasetRef) -> dict[str, Any]:
 
     The tensors are not read, and torch is not loaded.
     """
+    from ..nn.description import parse_description
+
     try:
-        schema = butler.get(ref.makeComponentRef("schema"))
-        return json.loads((schema.metadata or {})[METADATA_KEY])
-    except KeyError:
-        return {"error": "the table holds no classifier."}
+        return parse_description(butler.get(ref.makeComponentRef("schema")))
     except (OSError, ValueError) as error:
         return {"error": describe_error(error)}
 

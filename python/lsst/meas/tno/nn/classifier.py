@@ -33,11 +33,10 @@ from torch import nn
 from .._progress import log_progress
 from .architectures import Architecture, Shape, architectures
 from .compute import compute_logits, resolve_device
+from .description import METADATA_KEY, ClassifierError, parse_description
 from .inputs import PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
 
 _LOG = logging.getLogger(__name__)
-
-METADATA_KEY = b"tno_classifier"
 
 FORMAT_VERSION = 1
 
@@ -56,10 +55,6 @@ SCHEMA = pa.schema(
         ("data", pa.large_binary()),
     ]
 )
-
-
-class ClassifierError(ValueError):
-    """A table does not hold a classifier that this package can use."""
 
 
 class ShapeMismatchError(ValueError):
@@ -287,19 +282,12 @@ def read_description(table: pa.Table) -> dict[str, Any]:
     ClassifierError
         Raised if the table holds no classifier, or one of another version.
     """
-    content = (table.schema.metadata or {}).get(METADATA_KEY)
-    if content is None or not table.schema.equals(SCHEMA):
+    description = parse_description(table.schema)
+    if not table.schema.equals(SCHEMA):
         columns = [f"{field.name} ({field.type})" for field in table.schema]
-        raise ClassifierError(
-            f"The table holds no classifier of meas_tno: it has the columns {columns}, and "
-            f"{'no' if content is None else 'a'} description."
-        )
+        raise ClassifierError(f"The table holds no classifier of meas_tno: it has the columns {columns}.")
     if any(column.null_count for column in table.columns):
         raise ClassifierError("The classifier is truncated: its table has nulls.")
-    try:
-        description = json.loads(content)
-    except ValueError as error:
-        raise ClassifierError(f"The description of the classifier is not JSON: {error}.") from error
     version = description.get("format_version") if isinstance(description, dict) else None
     if version != FORMAT_VERSION:
         raise ClassifierError(

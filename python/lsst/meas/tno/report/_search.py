@@ -7,7 +7,6 @@ from __future__ import annotations
 __all__ = ("Patch", "ReportError", "Search", "read_search")
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from astropy.table import Table, vstack
 from .._schema import CANDIDATE_COLUMNS, SchemaError, validate_table
 from .._sequences import BANDS
 from ..candidates import Candidates, unique_candidates
+from ..nn.description import ClassifierError, parse_description
 from ._provenance import query_datasets
 from ._values import format_data_id
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 _IMAGE_COLUMNS = ("ra", "dec", "valid", "visit", "detector", "band", "mjd")
 _SCORE_COLUMNS = ("ra", "dec", "logit")
 _INJECTED_COLUMNS = ("split", "logit", "injected", "snr")
-
-_CLASSIFIER_KEY = b"tno_classifier"
-"""Key of the description in the metadata of a classifier's table."""
 
 
 class ReportError(ValueError):
@@ -168,10 +165,9 @@ def _get_first(butler: Butler, refs: Sequence[DatasetRef]) -> Table | None:
 
 def _describe_classifier(butler: Butler, ref: DatasetRef) -> Mapping[str, Any]:
     """Return the description of a classifier, whose tensors are not read."""
-    schema = butler.get(ref.makeComponentRef("schema"))
     try:
-        return json.loads((schema.metadata or {})[_CLASSIFIER_KEY])
-    except (KeyError, ValueError) as error:
+        return parse_description(butler.get(ref.makeComponentRef("schema")))
+    except ClassifierError as error:
         raise ReportError(f"The tno_classifier in {ref.run} is no classifier.") from error
 
 
