@@ -157,8 +157,9 @@ def _cases():
 @pytest.mark.parametrize(("orbits", "days"), _cases().values(), ids=_cases())
 def test_motion_is_that_of_another_integrator(orbits, days):
     """At all times, not only where steps end. What is left is the planets'
-    polynomials' 2e-11 au, and rounding which perihelion passages enlarge: ISON
-    passed 0.012 au from the Sun, where 1e-16 au of r are 1e-9 au years after.
+    polynomials' 2e-11 au, and rounding which perihelion passages enlarge and
+    which depends on the processor: ISON passed 0.012 au from the Sun, where
+    1e-16 au of r are 1e-9 au years after.
     """
     if isinstance(orbits, str):
         orbits = jpl_comet_orbits(orbits)
@@ -168,7 +169,7 @@ def test_motion_is_that_of_another_integrator(orbits, days):
     track = _track(state, epoch, epoch + days)
     assert track.complete
     difference = _at(track, mjd) - _solve_ivp(state, epoch, mjd)
-    tolerance = 2e-9 if orbits["q"][0] < 0.02 else 2e-10
+    tolerance = 2e-10 * max(0.5 / orbits["q"][0], 1.0)
     np.testing.assert_allclose(difference[:, :3], 0.0, atol=tolerance)
 
 
