@@ -7,13 +7,19 @@ from __future__ import annotations
 __all__ = ("TrajectoryFit", "fit_trajectories")
 
 import dataclasses
+import logging
 
 import numpy as np
 
+from lsst.utils.logging import PeriodicLogger
+
+from .._progress import PROGRESS_INTERVAL
 from .._sequences import ImageSequences
 from ._results import positions_of
 from ._sums import pixel_sums, positions_inside
 from ._trajectories import hours_from_mean, plane_to_pixel
+
+_LOG = logging.getLogger("lsst.meas.tno.matched_filter")
 
 N_PARAMETERS = 4
 """Position and rates, in two directions."""
@@ -141,10 +147,12 @@ def fit_trajectories(
     damping = np.full(len(start), DAMPING[0])
     converged = np.zeros(len(start), dtype=bool)
     active = at.phi > 0
-    for _ in range(max_iterations):
+    progress = PeriodicLogger(_LOG, interval=PROGRESS_INTERVAL)
+    for step_number in range(max_iterations):
         rows = np.flatnonzero(active)
         if len(rows) == 0:
             break
+        progress.log("Step %d of the fit: %d of %d trajectories.", step_number + 1, len(rows), len(start))
         here = at.select(rows)
         step, gain = _step(here, damping[rows])
         trial = _likelihood(sequences[rows], trajectory[rows] + step, ratio[rows])

@@ -185,7 +185,9 @@ class FindCandidatesTask(PipelineTask):
         candidates = Candidates.full(0)
         n_measured = 0
         if len(chosen):
-            candidates, n_measured = self._measure(_select(sequences, chosen), chosen)
+            selected = _select(sequences, chosen)
+            self.log.info("Measuring %d sequences.", len(selected))
+            candidates, n_measured = self._measure(selected, chosen)
         self._count(threshold.logit, len(scores), len(chosen), n_measured, len(candidates))
         return Struct(candidates=make_table(candidates.items()))
 
