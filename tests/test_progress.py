@@ -3,11 +3,12 @@
 """Messages that say how far a task is."""
 
 import logging
+import time
 
 import pytest
 
 from lsst.meas.tno import _progress
-from lsst.meas.tno._progress import log_progress
+from lsst.meas.tno._progress import log_progress, log_waiting
 
 LOG = logging.getLogger("lsst.meas.tno.test_progress")
 
@@ -42,3 +43,17 @@ def test_items_that_are_passed_over_count(clock: list[float], caplog: pytest.Log
             clock[0] += 2 * _progress.PROGRESS_INTERVAL
             continue
     assert caplog.messages == ["Did 2 of 3."]
+
+
+def test_what_has_no_parts_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOG.name)
+    monkeypatch.setattr(_progress, "PROGRESS_INTERVAL", 0.01)
+    with log_waiting(LOG, "Compiling"):
+        while not caplog.messages:
+            time.sleep(0.01)
+    assert caplog.messages[0] == "Compiling, for 0 s now."
+    n_messages = len(caplog.messages)
+    time.sleep(0.05)
+    assert len(caplog.messages) == n_messages

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
-__all__ = ("PROGRESS_INTERVAL", "log_progress")
+__all__ = ("PROGRESS_INTERVAL", "log_progress", "log_waiting")
 
+import contextlib
+import threading
+import time
 from collections.abc import Iterable, Iterator
 
 from lsst.utils.logging import LsstLoggers, PeriodicLogger
@@ -43,3 +46,31 @@ def log_progress[T](
     for n_items, item in enumerate(items, start=1):
         yield item
         progress.log(message, min(n_items * size, total), total)
+
+
+@contextlib.contextmanager
+def log_waiting(log: LsstLoggers, message: str) -> Iterator[None]:
+    """Log now and then that something is not done yet, of which no part can
+    be counted: numba compiles what it is needed for, for tens of seconds, when
+    that is first used.
+
+    Parameters
+    ----------
+    log
+        Logger.
+    message
+        What is being done.
+    """
+    begin, done = time.monotonic(), threading.Event()
+
+    def repeat() -> None:
+        while not done.wait(PROGRESS_INTERVAL):
+            log.info("%s, for %.0f s now.", message, time.monotonic() - begin)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

@@ -82,6 +82,12 @@ class BatchMaker:
         """Number of batches of an epoch (`int`)."""
         return len(split_evenly(self._training_rows, self._config.batch_size))
 
+    @property
+    def n_batch_norm_steps(self) -> int:
+        """Number of batches for batch normalisation (`int`)."""
+        rows = self._training_rows[: self._config.batch_norm_sequences]
+        return len(split_evenly(rows, self._config.batch_size))
+
     def training(self, epoch: int) -> Iterator[Batch]:
         """Iterate over the batches of an epoch.
 

@@ -207,7 +207,9 @@ class Trainer:
         that have changed since; a few bright stars in them can ruin the
         logits (Wu & Johnson 2021, arXiv:2105.07576, section 3).
         """
-        batches = self._batches.batch_norm(number)
+        n_batches = self._batches.n_batch_norm_steps
+        message = f"Epoch {number}: batch normalisation, step %d of %d."
+        batches = log_progress(self._log, message, self._batches.batch_norm(number), n_batches)
         update_bn((to_tensors(batch.arrays, self.device) for batch in batches), self.network)
 
     def _step(self, batch: Batch, rate: float) -> float:

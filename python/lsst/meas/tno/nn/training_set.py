@@ -24,7 +24,7 @@ from lsst.daf.butler import DataCoordinate, DeferredDatasetHandle
 from lsst.pipe.base import InMemoryDatasetHandle
 from lsst.utils.logging import LsstLogAdapter
 
-from .._progress import log_progress
+from .._progress import log_waiting
 from ..geometry import pixel_area
 from ..positions import SPLITS, split_of_orbits, straddles_split
 from ._errors import TrainingSetError
@@ -151,10 +151,10 @@ def read_training_set(
     reinjector = None
     if reinjection is not None:
         reinjector = Reinjector(store.child("reinjection"), architecture.columns, reinjection)
-    kept = [
-        _read_pixels(source, architecture, store, reinjector, counts)
-        for source in log_progress(log, "Read %d of %d tables of sequences.", sources, len(sources))
-    ]
+    kept = []
+    for number, source in enumerate(sources, start=1):
+        with log_waiting(log, f"Reading table {number} of {len(sources)} of sequences"):
+            kept.append(_read_pixels(source, architecture, store, reinjector, counts))
     _check_labels(kept)
     if reinjector is not None:
         reinjector.report(log)

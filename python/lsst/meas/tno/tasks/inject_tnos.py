@@ -27,6 +27,7 @@ from lsst.pipe.base.connectionTypes import Input, Output
 
 # Its populations register themselves.
 from .. import orbit_populations  # noqa: F401
+from .._progress import log_waiting
 from .._sequences import BANDS, ImageSequences
 from ..injection import inject_in_place
 from ..orbit_states import OrbitStates
@@ -173,15 +174,16 @@ class InjectTnosTask(PipelineTask):
         injected = dataclasses.replace(
             cutouts, image=cutouts.image.copy(), variance=cutouts.variance.copy(), mask=cutouts.mask.copy()
         )
-        injected.injection = inject_in_place(
-            injected,
-            index,
-            functools.partial(self.population.draw, orbits=orbits),
-            [rngs[row] for row in index],
-            zero_points=self.config.zero_points,
-            # The objects of a survey are the same at every draw.
-            max_draws=1 if self.population.is_survey else self.config.max_draws,
-        )
+        with log_waiting(self.log, "Injecting objects"):
+            injected.injection = inject_in_place(
+                injected,
+                index,
+                functools.partial(self.population.draw, orbits=orbits),
+                [rngs[row] for row in index],
+                zero_points=self.config.zero_points,
+                # The objects of a survey are the same at every draw.
+                max_draws=1 if self.population.is_survey else self.config.max_draws,
+            )
         self._count(len(cutouts), len(index), int(injected.injection.injected.sum()))
         return Struct(injected=injected)
 
