@@ -53,7 +53,7 @@ def test_what_has_no_parts_is_waited_for(
     with log_waiting(LOG, "Compiling"):
         while not caplog.messages:
             time.sleep(0.01)
-    assert caplog.messages[0] == "Compiling, for 0 s now."
+    assert caplog.messages[0].startswith("Compiling, for ")
     n_messages = len(caplog.messages)
     time.sleep(0.05)
     assert len(caplog.messages) == n_messages
