@@ -229,6 +229,7 @@ def show_progress(title: str, unit: str, log: logging.Logger) -> Iterator[Callab
 
         from .._progress import PROGRESS_INTERVAL
 
+        log.info("%s: begun.", title)
         logger = PeriodicLogger(log, interval=PROGRESS_INTERVAL)
 
         def log_progress(done: int, total: int) -> None:

@@ -30,7 +30,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from .._progress import log_progress
+from .._progress import log_progress, log_waiting
 from .architectures import Architecture, Shape, architectures
 from .compute import compute_logits, resolve_device
 from .description import METADATA_KEY, ClassifierError, parse_description
@@ -164,7 +164,12 @@ class Classifier:
     ) -> Iterator[dict[str, np.ndarray]]:
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            yield self.architecture.encode({name: columns[name][batch] for name in self.architecture.columns})
+            # No batch takes that long, but numba may compile for the first.
+            with log_waiting(_LOG, "Preparing sequences for the network"):
+                arrays = self.architecture.encode(
+                    {name: columns[name][batch] for name in self.architecture.columns}
+                )
+            yield arrays
 
 
 def describe_classifier(
