@@ -223,6 +223,7 @@ class ExtractCutoutsTask(PipelineTask):
         self.metadata["n_visits_given"] = len(handles)
         self.metadata["n_visits_unreadable"] = len(errors)
         self.metadata["n_visits_selected"] = len(visits)
+        self.log.info("Selected %d of %d visit images.", len(visits), len(handles))
         if len(visits) < self.config.min_times:
             reason = f"{len(visits)} of {len(handles)} visit images are left; {self.config.min_times=}"
             would_do = len(visits) + len(errors) >= self.config.min_times
