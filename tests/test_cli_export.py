@@ -360,7 +360,7 @@ def test_files_that_cannot_be_written_in_full(repo: str, tmp_path: Path, file_fo
     out = tmp_path / "out"
     result = run_butler(SEQUENCES, repo, out, "-i", COLLECTION, "--format", file_format, max_bytes=20_000)
     assert result.returncode == 1
-    assert "Error: " in result.stderr.splitlines()[-1]
+    assert f"Error: {out}/" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

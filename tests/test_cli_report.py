@@ -248,7 +248,8 @@ def test_what_cannot_be_read_or_written(made: str, tmp_path: Path) -> None:
 
 
 def test_page_that_cannot_be_written_in_full(made: str, tmp_path: Path) -> None:
-    words = ["report-tno-search", made, COLLECTION, "-o", str(tmp_path / "r.html"), "--limit", "1"]
+    page = tmp_path / "r.html"
+    words = ["report-tno-search", made, COLLECTION, "-o", str(page), "--limit", "1"]
     result = subprocess.run(
         [str(Path(sys.executable).with_name("butler")), *words],
         capture_output=True,
@@ -257,7 +258,7 @@ def test_page_that_cannot_be_written_in_full(made: str, tmp_path: Path) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
     assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith("Error: ")
+    assert result.stderr.splitlines()[-1].startswith(f"Error: {page}: ")
     assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 

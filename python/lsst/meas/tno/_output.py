@@ -8,6 +8,7 @@ __all__ = ("filling_folder", "making_folder", "replacing")
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -45,7 +46,14 @@ def replacing(path: Path) -> Iterator[Path]:
         raise type(error)(error.errno, error.strerror, str(path)) from error
     with directory as folder:
         temporary = Path(folder, path.name)
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            # A full disk names no file, other errors the temporary one.
+            is_full = error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            if is_full or Path(str(error.filename)).is_relative_to(folder):
+                error.filename = str(path)
+            raise
         if target.is_dir():
             shutil.rmtree(target)
         temporary.replace(target)
@@ -79,7 +87,14 @@ def filling_folder(path: Path) -> Iterator[None]:
     ----------
     path
         Path of the folder, which may be a link or where a disk is mounted.
+
+    Raises
+    ------
+    PermissionError
+        Raised if nothing can be written there.
     """
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     try:
         yield
     except BaseException:
