@@ -114,6 +114,16 @@ def test_places_that_nothing_can_be_written_to(tmp_path: Path, place: str) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system lets root write anywhere, so this asks another."""
+    monkeypatch.setattr("lsst.meas.tno._output.os.access", lambda *args: False)
+    monkeypatch.setattr("lsst.meas.tno.simulation.simulate_survey", pytest.fail)
+    result = invoke(str(tmp_path), *SMALL)
+    assert result.exit_code == 1
+    assert result.output == f"Error: {tmp_path}: Permission denied.\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("option", "field"),
     [

@@ -148,11 +148,11 @@ def fit_trajectories(
     converged = np.zeros(len(start), dtype=bool)
     active = at.phi > 0
     progress = PeriodicLogger(_LOG, interval=PROGRESS_INTERVAL)
-    for step_number in range(max_iterations):
+    for number in range(1, max_iterations + 1):
         rows = np.flatnonzero(active)
         if len(rows) == 0:
             break
-        progress.log("Step %d of the fit: %d of %d trajectories.", step_number + 1, len(rows), len(start))
+        progress.log("Step %d of the fit: %d of %d trajectories.", number, len(rows), len(start))
         here = at.select(rows)
         step, gain = _step(here, damping[rows])
         trial = _likelihood(sequences[rows], trajectory[rows] + step, ratio[rows])
