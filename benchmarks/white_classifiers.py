@@ -36,7 +36,7 @@ SEED = 7_000_000
 """Seed of the first table; far from those of the tests."""
 
 TRAINING: dict[str, dict[str, Any]] = {
-    "conv3d": {"schedule": "one_cycle", "learning_rate": 2e-3, "max_epochs": 5, "gradient_clip": 1.0},
+    "conv3d": {"schedule": "one_cycle", "learning_rate": 2e-3, "max_epochs": 8, "gradient_clip": 1.0},
     "coadds": {"schedule": "one_cycle", "learning_rate": 3e-3, "max_epochs": 8, "gradient_clip": 1.0},
     "trajectories": {"schedule": "one_cycle", "learning_rate": 3e-3, "max_epochs": 8, "gradient_clip": 1.0},
 }

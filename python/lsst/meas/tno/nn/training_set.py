@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from astropy.table import Table
 
-from lsst.daf.butler import DataCoordinate, DeferredDatasetHandle
-from lsst.pipe.base import InMemoryDatasetHandle
+from lsst.daf.butler import DataCoordinate
 from lsst.utils.logging import LsstLogAdapter
 
 from .._progress import log_waiting
+from .._stored_tables import TableHandle, read_table
 from ..geometry import pixel_area
 from ..positions import SPLITS, split_of_orbits, straddles_split
 from ._errors import TrainingSetError
@@ -33,8 +33,6 @@ from .array_store import ArrayStore
 from .inputs import PIXEL_COLUMNS, PIXEL_SCALE_TOLERANCE, has_usable_pixels, median_pixel_scale
 from .reinjection import REINJECTION_COLUMNS, Reinjector
 from .training_config import ReinjectionConfig
-
-type Handle = DeferredDatasetHandle | InMemoryDatasetHandle
 
 LABEL_COLUMNS = ("split", "ra", "dec", "htm", "valid", "pixel_to_sky", "injected", "source_orbit", "snr")
 """Columns that say whether, and as what, a sequence takes part."""
@@ -89,7 +87,7 @@ class TrainingSet:
 class _Source:
     """One table, of which only the labels have been read."""
 
-    handle: Handle
+    handle: TableHandle
     data_id: dict[str, Any]
     labels: Table
     """Columns split, injected, snr and n_valid of all of its sequences."""
@@ -102,7 +100,7 @@ class _Source:
 
 
 def read_training_set(
-    handles: Iterable[Handle],
+    handles: Iterable[TableHandle],
     architecture: Architecture,
     store: ArrayStore,
     log: LsstLogAdapter,
@@ -166,12 +164,12 @@ def read_training_set(
     return dataclasses.replace(training_set, reinjector=reinjector)
 
 
-def _data_id_of(handle: Handle) -> dict[str, Any]:
+def _data_id_of(handle: TableHandle) -> dict[str, Any]:
     data_id = handle.dataId
     return dict(data_id.required if isinstance(data_id, DataCoordinate) else data_id)
 
 
-def _common_shape(handles: Sequence[Handle]) -> Shape:
+def _common_shape(handles: Sequence[TableHandle]) -> Shape:
     if not handles:
         raise TrainingSetError(
             "There are no tables of injected sequences to train on. Are the collections with them among the "
@@ -199,7 +197,7 @@ def _common_shape(handles: Sequence[Handle]) -> Shape:
     return first
 
 
-def _read_labels(handle: Handle, shape: Shape, counts: collections.Counter[str]) -> _Source:
+def _read_labels(handle: TableHandle, shape: Shape, counts: collections.Counter[str]) -> _Source:
     table = handle.get(parameters={"columns": list(LABEL_COLUMNS)})
     columns = {name: np.asarray(table[name]) for name in LABEL_COLUMNS}
     split, orbit = columns["split"], columns["source_orbit"].astype(str)
@@ -255,7 +253,7 @@ def _read_pixels(
 ) -> Table:
     further = () if reinjector is None else REINJECTION_COLUMNS
     names = list(dict.fromkeys((*PIXEL_COLUMNS, *architecture.columns, *further)))
-    table = source.handle.get(parameters={"columns": names})
+    table = read_table(source.handle, names)
     columns = {name: np.asarray(table[name]) for name in names}
     _update_digest(source.digest, columns)
     usable = has_usable_pixels(columns)

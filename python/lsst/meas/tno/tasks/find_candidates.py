@@ -11,10 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 from astropy.table import Table
 
-from lsst.daf.butler import DeferredDatasetHandle
 from lsst.pex.config import ChoiceField, DictField, Field, FieldValidationError, RangeField
 from lsst.pipe.base import (
-    InMemoryDatasetHandle,
     InputQuantizedConnection,
     NoWorkFound,
     OutputQuantizedConnection,
@@ -28,6 +26,7 @@ from lsst.pipe.base import (
 
 from .._columns import make_table
 from .._sequences import BANDS, ImageSequences
+from .._stored_tables import TableHandle, read_parts
 from ..candidates import Candidates, measure_candidates, merge_candidates, tracks_of
 from ..matched_filter import band_flux_ratio
 from ..nn.threshold_config import ThresholdConfig, choose_threshold
@@ -147,7 +146,7 @@ class FindCandidatesTask(PipelineTask):
     def run(
         self,
         scores: Table,
-        sequences: DeferredDatasetHandle | InMemoryDatasetHandle,
+        sequences: TableHandle,
         description: Mapping[str, Any] | None = None,
     ) -> Struct:
         """Find candidates.
@@ -226,16 +225,20 @@ class FindCandidatesTask(PipelineTask):
         )
 
 
-def _select(handle: DeferredDatasetHandle | InMemoryDatasetHandle, chosen: Table) -> ImageSequences:
+def _select(handle: TableHandle, chosen: Table) -> ImageSequences:
     """Return the sequences of some scores, in their order."""
-    sequences = ImageSequences.from_table(handle.get())
     wanted = np.asarray(chosen["sequence_id"])
+    n_sequences, parts = 0, []
+    for table in read_parts(handle):
+        n_sequences += len(table)
+        parts.append(ImageSequences.from_table(table[np.isin(table["sequence_id"], wanted)]))
+    sequences = ImageSequences.concatenate(parts)
     order = np.argsort(sequences.sequence_id, kind="stable")
     found = np.searchsorted(sequences.sequence_id[order], wanted)
     rows = order[np.minimum(found, len(order) - 1)] if len(order) else np.empty(0, dtype=int)
     if len(order) == 0 or not np.array_equal(sequences.sequence_id[rows], wanted):
         raise ValueError(
             f"The scores are of {len(wanted)} sequences with a high logit, not all of which are among the "
-            f"{len(order)} sequences. Score these sequences again."
+            f"{n_sequences} sequences. Score these sequences again."
         )
     return sequences[rows]

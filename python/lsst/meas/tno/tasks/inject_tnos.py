@@ -29,6 +29,7 @@ from lsst.pipe.base.connectionTypes import Input, Output
 from .. import orbit_populations  # noqa: F401
 from .._progress import log_waiting
 from .._sequences import BANDS, ImageSequences
+from .._stored_tables import read_table
 from ..injection import inject_in_place
 from ..orbit_states import OrbitStates
 from ..photometry import RUBIN_ZERO_POINTS
@@ -43,6 +44,7 @@ class InjectTnosConnections(PipelineTaskConnections, dimensions=("skymap", "trac
         name="tno_cutouts",
         storageClass="ArrowAstropy",
         dimensions=("skymap", "tract", "patch"),
+        deferLoad=True,
     )
     ephemerides = Input(
         doc="States of the objects of an orbit catalog, for populations that move on them.",
@@ -133,7 +135,7 @@ class InjectTnosTask(PipelineTask):
         orbits = None
         if self.population.needs_orbits:
             orbits = OrbitStates.from_table(butlerQC.get(inputRefs.ephemerides))
-        result = self.run(ImageSequences.from_table(butlerQC.get(inputRefs.cutouts)), orbits)
+        result = self.run(ImageSequences.from_table(read_table(butlerQC.get(inputRefs.cutouts))), orbits)
         butlerQC.put(result.injected.to_arrow(), outputRefs.injected)
 
     def run(self, cutouts: ImageSequences, orbits: OrbitStates | None = None) -> Struct:

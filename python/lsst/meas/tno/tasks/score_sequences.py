@@ -25,6 +25,7 @@ from lsst.pipe.base import (
 )
 
 from .._schema import SCHEMAS
+from .._stored_tables import read_table
 from ..nn.inputs import PIXEL_COLUMNS, PIXEL_SCALE_COLUMNS
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class ScoreSequencesTask(PipelineTask):
         schema = _schema_of(handle.get(component="columns"))
         names = [column.name for column in schema if column.name not in COMPUTED]
         names += [*PIXEL_COLUMNS, *PIXEL_SCALE_COLUMNS, *classifier.architecture.columns]
-        sequences = handle.get(parameters={"columns": list(dict.fromkeys(names))})
+        sequences = read_table(handle, names)
         butlerQC.put(self.run(sequences=sequences, classifier=classifier), outputRefs)
 
     def run(self, sequences: Table, classifier: Classifier) -> Struct:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 __all__ = ("WarpCutoutsConfig", "WarpCutoutsConnections", "WarpCutoutsTask")
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from lsst.pipe.base import (
 from lsst.pipe.base.connectionTypes import Input, Output
 
 from .._sequences import ImageSequences, MaskBit
+from .._stored_tables import read_parts
 from ..warping import subtract_median, warp_sequences
 
 
@@ -41,6 +43,7 @@ class WarpCutoutsConnections(
         name="tno_cutouts{suffix}",
         storageClass="ArrowAstropy",
         dimensions=("skymap", "tract", "patch"),
+        deferLoad=True,
     )
     sequences = Output(
         doc="Image sequences on a north-up grid that all images share.",
@@ -101,18 +104,20 @@ class WarpCutoutsTask(PipelineTask):
         inputRefs: InputQuantizedConnection,
         outputRefs: OutputQuantizedConnection,
     ) -> None:
-        # Docstring inherited. The sequences that were read have no name here,
-        # so that they are gone while the others are written.
-        result = self.run(ImageSequences.from_table(butlerQC.get(inputRefs.cutouts)))
+        # Docstring inherited. Cutouts are the largest tables there are: they
+        # are read and warped part by part.
+        parts = read_parts(butlerQC.get(inputRefs.cutouts))
+        result = self.run(ImageSequences.from_table(part) for part in parts)
         butlerQC.put(result.sequences.to_arrow(), outputRefs.sequences)
 
-    def run(self, cutouts: ImageSequences) -> Struct:
+    def run(self, cutouts: ImageSequences | Iterable[ImageSequences]) -> Struct:
         """Warp image sequences.
 
         Parameters
         ----------
         cutouts
-            Image sequences, with or without injected objects.
+            Image sequences, with or without injected objects, or parts of
+            them, in their order.
 
         Returns
         -------
@@ -126,8 +131,15 @@ class WarpCutoutsTask(PipelineTask):
         ValueError
             Raised if the cutouts are too small for the configured warp.
         """
-        if not len(cutouts):
+        parts = [cutouts] if isinstance(cutouts, ImageSequences) else cutouts
+        warped = [self._warp(part) for part in parts if len(part)]
+        if not warped:
             raise NoWorkFound("There are no image sequences to warp.")
+        sequences = ImageSequences.concatenate(warped)
+        self._count(sequences)
+        return Struct(sequences=sequences)
+
+    def _warp(self, cutouts: ImageSequences) -> ImageSequences:
         sequences = warp_sequences(
             cutouts,
             warp_size=self.config.warp_size,
@@ -137,8 +149,7 @@ class WarpCutoutsTask(PipelineTask):
         )
         if self.config.subtract_median:
             sequences = subtract_median(sequences, min_images=self.config.min_median_images)
-        self._count(sequences)
-        return Struct(sequences=sequences)
+        return sequences
 
     def _count(self, sequences: ImageSequences) -> None:
         n_images = int(sequences.valid.sum())

@@ -1,0 +1,150 @@
+# This file is part of meas_tno.
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading tables of image sequences without a second copy of them.
+
+``butler.get`` decodes a whole table, and makes an astropy table of that: three
+times the memory of the table. Here some rows are decoded at a time.
+"""
+
+from __future__ import annotations
+
+__all__ = ("TableHandle", "read_parts", "read_table")
+
+import math
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from astropy.table import Column, Table
+
+from lsst.daf.butler import DeferredDatasetHandle
+from lsst.pipe.base import InMemoryDatasetHandle
+
+type TableHandle = DeferredDatasetHandle | InMemoryDatasetHandle
+"""What a connection with ``deferLoad`` gives."""
+
+PART_SIZE = 8_000_000
+"""Bytes of the rows that are decoded at a time. Smaller parts take longer,
+larger ones more memory that nobody has used before, which is slow.
+"""
+
+BUFFER_SIZE = 1_000_000
+"""Bytes of each column that are read from the file at a time."""
+
+
+def read_parts(
+    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int = PART_SIZE
+) -> Iterator[Table]:
+    """Read a table part by part.
+
+    Parameters
+    ----------
+    handle
+        Handle of the table.
+    columns
+        Names of the columns to read; by default all.
+    part_size
+        Bytes of the rows to read at a time; at least one row is.
+
+    Yields
+    ------
+    part : `astropy.table.Table`
+        Rows that follow those of the part before. There is one part at least;
+        that of a table without rows has none.
+
+    Notes
+    -----
+    What is not a Parquet file on a file system is read as a whole, as the
+    butler gives it.
+    """
+    path = _path_of(handle)
+    if path is None or isinstance(handle, InMemoryDatasetHandle):
+        table = _get(handle, columns)
+        n_rows = _rows_of(table, part_size)
+        yield from (table[start : start + n_rows] for start in range(0, max(len(table), 1), n_rows))
+        return
+    try:
+        with pq.ParquetFile(path, buffer_size=BUFFER_SIZE) as file:
+            yield from _parts_of(file, columns, part_size)
+    except (pa.ArrowException, OSError) as error:
+        error.add_note(f"This was while reading {handle.ref} from {path}.")
+        raise
+
+
+def read_table(
+    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int = PART_SIZE
+) -> Table:
+    """Read a table, in the memory that it needs.
+
+    Parameters
+    ----------
+    handle
+        Handle of the table.
+    columns
+        Names of the columns to read; by default all.
+    part_size
+        Bytes of the rows to read at a time.
+
+    Returns
+    -------
+    table : `astropy.table.Table`
+        What ``handle.get`` would return.
+    """
+    if _path_of(handle) is None:
+        return _get(handle, columns)
+    n_rows = handle.get(component="rowcount")
+    table, start = None, 0
+    for part in read_parts(handle, columns, part_size):
+        if len(part) == n_rows:
+            return part
+        if table is None:
+            table = _like(part, n_rows)
+        for name in part.colnames:
+            table[name][start : start + len(part)] = part[name]
+        start += len(part)
+    assert start == n_rows
+    return table
+
+
+def _get(handle: TableHandle, columns: Iterable[str] | None) -> Table:
+    return handle.get(parameters=None if columns is None else {"columns": list(dict.fromkeys(columns))})
+
+
+def _like(part: Table, n_rows: int) -> Table:
+    """Return a table of some rows, whose values are not set."""
+    columns = []
+    for column in part.itercols():
+        values = np.empty((n_rows, *column.shape[1:]), column.dtype)
+        new = Column(values, column.name, unit=column.unit, description=column.description, copy=False)
+        columns.append(new)
+    return Table(columns, meta=part.meta, copy=False)
+
+
+def _path_of(handle: TableHandle) -> str | None:
+    """Return the path of a table's file, if it has one to itself."""
+    if isinstance(handle, InMemoryDatasetHandle):
+        return None
+    uri = handle.butler.getURI(handle.ref)
+    is_file = uri.isLocal and not uri.fragment and uri.getExtension() in (".parq", ".parquet")
+    return uri.ospath if is_file else None
+
+
+def _parts_of(file: pq.ParquetFile, columns: Iterable[str] | None, part_size: int) -> Iterator[Table]:
+    from lsst.daf.butler.formatters.parquet import arrow_to_astropy
+
+    schema = file.schema_arrow
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in dict.fromkeys(columns)], metadata=schema.metadata)
+    empty = arrow_to_astropy(schema.empty_table())
+    if file.metadata.num_rows == 0:
+        yield empty
+    for batch in file.iter_batches(_rows_of(empty, part_size), columns=schema.names, use_threads=False):
+        # The metadata of the schema have the shapes and units.
+        yield arrow_to_astropy(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+
+
+def _rows_of(table: Table, part_size: int) -> int:
+    """Return the number of a table's rows that have a size; at least one."""
+    row_size = sum(math.prod(column.shape[1:]) * column.dtype.itemsize for column in table.itercols())
+    return max(1, int(part_size // max(row_size, 1)))
