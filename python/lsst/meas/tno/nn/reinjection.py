@@ -71,7 +71,7 @@ class Reinjector:
     are, and have the Poisson noise of their photons, in image and variance.
     It is taken to be independent between the pixels of a warp: an
     approximation of what, for S/N 12 in 50 images of 30 s in r, is at most
-    1.5 % of a pixel's variance.
+    1.5 % of a pixel's variance, and grows in proportion to the S/N.
 
     Subtracted sequences count as clean up to ``max_subtracted_snr``. Of
     noise-free objects of S/N 12, injected before the warping, a matched filter
@@ -243,7 +243,8 @@ class Reinjector:
         if not len(snr):
             return np.zeros(n)
         if self._config.snr_distribution == "log_uniform":
-            return snr[0] * (snr[-1] / snr[0]) ** fraction
+            highest = snr[-1] if self._config.max_snr is None else max(self._config.max_snr, snr[0])
+            return snr[0] * (highest / snr[0]) ** fraction
         return np.interp(fraction, np.linspace(0, 1, len(snr)), snr)
 
     def _draw_tracks(

@@ -17,11 +17,20 @@ class ReinjectionConfig(Config):
     snr_distribution = ChoiceField[str](
         doc="Distribution of the S/N of the objects.",
         allowed={
-            "log_uniform": "Uniform in the logarithm, between the lowest and the highest S/N of the objects "
-            "in the training sequences.",
+            "log_uniform": "Uniform in the logarithm, from the lowest S/N of the objects in the training "
+            "sequences to max_snr.",
             "catalog": "That of the objects in the training sequences.",
         },
         default="log_uniform",
+    )
+    max_snr = RangeField(
+        doc="Highest S/N for log_uniform; None: the highest in the training sequences. Where stars are in the "
+        "images, a network that saw no bright objects takes them for stars.",
+        dtype=float,
+        default=60.0,
+        min=0.0,
+        inclusiveMin=False,
+        optional=True,
     )
     max_shift = RangeField(
         doc="Largest shift of a track in x and in y; uniform up to it (pixels).",
