@@ -24,8 +24,8 @@ class ReinjectionConfig(Config):
         default="log_uniform",
     )
     max_snr = RangeField(
-        doc="Highest S/N for log_uniform; None: the highest in the training sequences. Where stars are in the "
-        "images, a network that saw no bright objects takes them for stars.",
+        doc="Highest S/N for log_uniform; None: the highest in the training sequences. Where images have "
+        "stars, a network that saw no bright objects takes them for stars.",
         dtype=float,
         default=60.0,
         min=0.0,
