@@ -133,14 +133,16 @@ def _path_of(handle: TableHandle) -> str | None:
 def _parts_of(file: pq.ParquetFile, columns: Iterable[str] | None, part_size: int) -> Iterator[Table]:
     from lsst.daf.butler.formatters.parquet import arrow_to_astropy
 
-    schema = file.schema_arrow
-    if columns is not None:
-        schema = pa.schema([schema.field(name) for name in dict.fromkeys(columns)], metadata=schema.metadata)
+    stored = file.schema_arrow
+    # Shapes and units are in the metadata twice. The butler, too, leaves the
+    # YAML alone: for each part it would take as long to read as the pixels.
+    metadata = {key: value for key, value in (stored.metadata or {}).items() if key != b"table_meta_yaml"}
+    names = stored.names if columns is None else dict.fromkeys(columns)
+    schema = pa.schema([stored.field(name) for name in names], metadata=metadata)
     empty = arrow_to_astropy(schema.empty_table())
     if file.metadata.num_rows == 0:
         yield empty
     for batch in file.iter_batches(_rows_of(empty, part_size), columns=schema.names, use_threads=False):
-        # The metadata of the schema have the shapes and units.
         yield arrow_to_astropy(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
 
 
