@@ -288,7 +288,8 @@ def run(command: list[str], n_processes: int, folder: Path) -> tuple[float, floa
     """Run a pipeline, and return the time and CPU time that it takes, s."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with (folder / f"processes{n_processes}.log").open("w") as log:
-        subprocess.run([*command, "-j", str(n_processes)], check=True, stdout=log, stderr=subprocess.STDOUT)
+        command = [*command, "-j", str(n_processes), "--start-method", "forkserver"]
+        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
     seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     return seconds, sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
 

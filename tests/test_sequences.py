@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow.parquet
 import pytest
@@ -48,6 +51,51 @@ def test_to_arrow_shares_the_pixels(sequences):
     table = sequences.to_arrow()
     flat = table["image"].chunk(0).values.to_numpy(zero_copy_only=True)
     assert np.shares_memory(flat, sequences.image)
+
+
+@pytest.mark.parametrize(("batch_size", "n_batches"), [(1, 4), (3 * 28_000, 2), (10**9, 1)])
+def test_to_arrow_in_batches(sequences, tmp_path, monkeypatch, batch_size, n_batches):
+    expected = _round_trip(sequences, tmp_path / "one.parq")
+    monkeypatch.setattr("lsst.meas.tno._sequences.BATCH_SIZE", batch_size)
+    table = sequences.to_arrow()
+    assert table["image"].num_chunks == n_batches
+    flat = table["image"].chunk(n_batches - 1).values.to_numpy(zero_copy_only=True)
+    assert np.shares_memory(flat, sequences.image)
+    found = _round_trip(sequences, tmp_path / "several.parq")
+    assert found.colnames == expected.colnames
+    for name in expected.colnames:
+        np.testing.assert_array_equal(found[name], expected[name])
+        assert found[name].unit == expected[name].unit
+
+
+def test_to_arrow_without_rows(sequences, tmp_path):
+    table = _round_trip(sequences[:0], tmp_path / "table.parq")
+    assert len(table) == 0
+    validate_table(table, SCHEMAS["tno_sequences"])
+
+
+_PEAK = """
+import resource, sys
+import numpy as np, pyarrow.parquet
+from lsst.meas.tno import ImageSequences
+sequences = ImageSequences.full(1000, T=50, H=20, W=20, K=9)
+sequences.image[:] = np.random.default_rng(1).random(sequences.image.shape, dtype=np.float32)
+for array in (sequences.variance, sequences.mask, sequences.psf):
+    array[:] = 1
+table = sequences.to_arrow()
+pyarrow.parquet.write_table(table[:10], sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pyarrow.parquet.write_table(table, sys.argv[1])
+print(table.nbytes, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_writing_takes_little_memory(tmp_path):
+    command = [sys.executable, "-c", _PEAK, str(tmp_path / "table.parq")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    size, kilobytes = map(int, done.stdout.split())
+    assert size > 150e6
+    assert 1024 * kilobytes < 0.4 * size
 
 
 def test_slices_are_views_and_concatenation_restores(sequences):
