@@ -18,16 +18,15 @@ class ReinjectionConfig(Config):
         doc="Distribution of the S/N of the objects.",
         allowed={
             "log_uniform": "Uniform in the logarithm, from the lowest S/N of the objects in the training "
-            "sequences to max_snr.",
+            "sequences to the highest, or to max_snr.",
             "catalog": "That of the objects in the training sequences.",
         },
         default="log_uniform",
     )
     max_snr = RangeField(
-        doc="Highest S/N for log_uniform; None: the highest in the training sequences. Where images have "
-        "stars, a network that saw no bright objects takes them for stars.",
+        doc="Highest S/N for log_uniform; None: the highest in the training sequences.",
         dtype=float,
-        default=60.0,
+        default=None,
         min=0.0,
         inclusiveMin=False,
         optional=True,
