@@ -95,7 +95,9 @@ def test_writing_takes_little_memory(tmp_path):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     size, kilobytes = map(int, done.stdout.split())
     assert size > 150e6
-    assert 1024 * kilobytes < 0.4 * size
+    # Some 60 MB are needed for a table of any size; more than all of it if
+    # the table is one batch.
+    assert 1024 * kilobytes < 0.7 * size
 
 
 def test_slices_are_views_and_concatenation_restores(sequences):

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from astropy.table import Table, vstack
 
 import lsst.daf.butler.tests as butler_tests
-from lsst.daf.butler import Butler, Config, DeferredDatasetHandle
+from lsst.daf.butler import Butler, Config, DatasetRef, DeferredDatasetHandle, FileDataset, FileIntegrityError
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno._sequences import Injection
 from lsst.meas.tno._stored_tables import read_parts, read_table
@@ -114,7 +115,9 @@ def test_table_without_rows_is_one_part(butler: Butler, is_file: bool) -> None:
 def test_damaged_file_is_named(butler: Butler) -> None:
     handle = put(butler, make_sequences(7))
     path = Path(butler.getURI(handle.ref).ospath)
-    path.write_bytes(path.read_bytes()[:-100])
+    content = bytearray(path.read_bytes())
+    content[4:64] = b"\xff" * 60
+    path.write_bytes(content)
     with pytest.raises((pa.ArrowException, OSError)) as caught:
         list(read_parts(handle))
     (note,) = caught.value.__notes__
@@ -124,8 +127,26 @@ def test_damaged_file_is_named(butler: Butler) -> None:
 
 def test_missing_column_is_named(butler: Butler) -> None:
     handle = put(butler, make_sequences(2))
-    with pytest.raises(KeyError, match="colour"):
+    with pytest.raises(KeyError, match="colour") as caught:
         read_table(handle, ["ra", "colour"])
+    assert "table@" in caught.value.__notes__[0]
+
+
+def test_file_of_another_size_is_refused(butler: Butler) -> None:
+    handle = put(butler, make_sequences(7))
+    pq.write_table(make_sequences(6).to_arrow(), butler.getURI(handle.ref).ospath)
+    with pytest.raises(FileIntegrityError):
+        list(read_parts(handle))
+
+
+@pytest.mark.parametrize("part_size", [1, 5_000, 10**9])
+def test_several_row_groups(butler: Butler, tmp_path: Path, part_size: int) -> None:
+    path = tmp_path / "groups.parq"
+    pq.write_table(make_sequences(7).to_arrow(), path, row_group_size=3)
+    ref = DatasetRef(butler.get_dataset_type("table"), butler.registry.expandDataId(DATA_ID), butler.run)
+    butler.ingest(FileDataset(path=str(path), refs=[ref]), transfer="direct")
+    handle = butler.getDeferred(ref)
+    assert_identical(read_table(handle, part_size=part_size), handle.get())
 
 
 _PEAK = """

@@ -104,8 +104,23 @@ def test_impossible_configurations() -> None:
         make_task(warp_size=51).run(make_cutouts())
 
 
+@pytest.mark.parametrize("median", [False, True])
+def test_parts_give_what_the_whole_gives(median: bool) -> None:
+    cutouts = make_cutouts(n=5)
+    cutouts.injection = Injection.full(5, T=8)
+    task = make_task(subtract_median=median, min_median_images=1)
+    expected = task.run(cutouts).sequences
+    found = task.run(cutouts[start : start + 2] for start in range(0, 5, 2)).sequences
+    assert task.metadata["n_sequences"] == 5
+    for name, array in expected.to_table().items():
+        assert array.tobytes() == found.to_table()[name].tobytes(), name
+    with pytest.raises(NoWorkFound):
+        task.run(iter([]))
+
+
 @pytest.mark.parametrize("suffix", ["", "_injected"])
-def test_connections_and_quantum(tmp_path: Path, suffix: str) -> None:
+def test_connections_and_quantum(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsst.meas.tno._stored_tables.PART_SIZE", 2 * 8 * 32 * 32 * 9)
     lintConnections(WarpCutoutsConnections)
     cutouts = make_cutouts()
     if suffix:

@@ -31,11 +31,11 @@ class MaskBit(enum.IntFlag):
     INJECTED = 16
 
 
-BATCH_SIZE = 8_000_000
-"""Bytes of a batch of rows of an Arrow table."""
-
 UNUSABLE = int(MaskBit.NO_DATA | MaskBit.BAD | MaskBit.SATURATED)
 """Bits of pixels that no measurement may use."""
+
+BATCH_SIZE = 8_000_000
+"""Bytes of a batch of rows of an Arrow table; smaller ones save no memory."""
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
@@ -167,9 +167,9 @@ class ImageSequences(ColumnArrays):
     def to_arrow(self) -> pa.Table:
         """Return an Arrow table that shares the arrays.
 
-        It reads back as the same astropy table as `to_table`, but hardly
-        takes memory to write: it consists of batches of some rows, and Parquet
-        needs 4 bytes for each pixel of one batch and column.
+        It reads back as the same astropy table as `to_table`, but consists of
+        batches of some rows. Parquet needs 4 bytes more for each pixel of a
+        batch while it writes it: some 60 MB, however large the table is.
         """
         from lsst.daf.butler.formatters.parquet import astropy_to_arrow
 

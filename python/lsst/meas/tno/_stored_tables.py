@@ -12,6 +12,7 @@ __all__ = ("TableHandle", "read_parts", "read_table")
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +35,9 @@ BUFFER_SIZE = 1_000_000
 
 
 def read_parts(
-    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int = PART_SIZE
+    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int | None = None
 ) -> Iterator[Table]:
-    """Read a table part by part.
+    """Read a table of this package part by part.
 
     Parameters
     ----------
@@ -45,7 +46,8 @@ def read_parts(
     columns
         Names of the columns to read; by default all.
     part_size
-        Bytes of the rows to read at a time; at least one row is.
+        Bytes of the rows to read at a time, by default `PART_SIZE`; at least
+        one row is.
 
     Yields
     ------
@@ -58,24 +60,20 @@ def read_parts(
     What is not a Parquet file on a file system is read as a whole, as the
     butler gives it.
     """
-    path = _path_of(handle)
-    if path is None or isinstance(handle, InMemoryDatasetHandle):
-        table = _get(handle, columns)
-        n_rows = _rows_of(table, part_size)
-        yield from (table[start : start + n_rows] for start in range(0, max(len(table), 1), n_rows))
-        return
-    try:
-        with pq.ParquetFile(path, buffer_size=BUFFER_SIZE) as file:
-            yield from _parts_of(file, columns, part_size)
-    except (pa.ArrowException, OSError) as error:
-        error.add_note(f"This was while reading {handle.ref} from {path}.")
-        raise
+    size = PART_SIZE if part_size is None else part_size
+    with _open(handle) as file:
+        if file is None:
+            table = _get(handle, columns)
+            n_rows = _rows_of(table, size)
+            yield from (table[start : start + n_rows] for start in range(0, max(len(table), 1), n_rows))
+        else:
+            yield from _parts_of(file, columns, size)
 
 
 def read_table(
-    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int = PART_SIZE
+    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int | None = None
 ) -> Table:
-    """Read a table, in the memory that it needs.
+    """Read a table of this package, in the memory that it needs.
 
     Parameters
     ----------
@@ -84,27 +82,46 @@ def read_table(
     columns
         Names of the columns to read; by default all.
     part_size
-        Bytes of the rows to read at a time.
+        Bytes of the rows to read at a time, by default `PART_SIZE`.
 
     Returns
     -------
     table : `astropy.table.Table`
         What ``handle.get`` would return.
     """
-    if _path_of(handle) is None:
-        return _get(handle, columns)
-    n_rows = handle.get(component="rowcount")
-    table, start = None, 0
-    for part in read_parts(handle, columns, part_size):
-        if len(part) == n_rows:
-            return part
-        if table is None:
-            table = _like(part, n_rows)
-        for name in part.colnames:
-            table[name][start : start + len(part)] = part[name]
-        start += len(part)
-    assert start == n_rows
-    return table
+    with _open(handle) as file:
+        if file is None:
+            return _get(handle, columns)
+        n_rows, start, table = file.metadata.num_rows, 0, None
+        for part in _parts_of(file, columns, PART_SIZE if part_size is None else part_size):
+            if len(part) == n_rows:
+                return part
+            if table is None:
+                table = _like(part, n_rows)
+            for name in part.colnames:
+                table[name][start : start + len(part)] = part[name]
+            start += len(part)
+        return table
+
+
+@contextmanager
+def _open(handle: TableHandle) -> Iterator[pq.ParquetFile | None]:
+    """Open the file of a table, if it has one to itself on a file system."""
+    if isinstance(handle, InMemoryDatasetHandle):
+        yield None
+        return
+    uri = handle.butler.getURI(handle.ref)
+    if not uri.isLocal or uri.fragment or uri.getExtension() not in (".parq", ".parquet"):
+        yield None
+        return
+    # The butler looks whether the file is what was stored.
+    handle.get(component="rowcount")
+    try:
+        with pq.ParquetFile(uri.ospath, buffer_size=BUFFER_SIZE) as file:
+            yield file
+    except (pa.ArrowException, OSError, KeyError) as error:
+        error.add_note(f"This was while reading {handle.ref} from {uri.ospath}.")
+        raise
 
 
 def _get(handle: TableHandle, columns: Iterable[str] | None) -> Table:
@@ -119,15 +136,6 @@ def _like(part: Table, n_rows: int) -> Table:
         new = Column(values, column.name, unit=column.unit, description=column.description, copy=False)
         columns.append(new)
     return Table(columns, meta=part.meta, copy=False)
-
-
-def _path_of(handle: TableHandle) -> str | None:
-    """Return the path of a table's file, if it has one to itself."""
-    if isinstance(handle, InMemoryDatasetHandle):
-        return None
-    uri = handle.butler.getURI(handle.ref)
-    is_file = uri.isLocal and not uri.fragment and uri.getExtension() in (".parq", ".parquet")
-    return uri.ospath if is_file else None
 
 
 def _parts_of(file: pq.ParquetFile, columns: Iterable[str] | None, part_size: int) -> Iterator[Table]:

@@ -24,7 +24,8 @@ class ReinjectionConfig(Config):
         default="log_uniform",
     )
     max_snr = RangeField(
-        doc="Highest S/N for log_uniform; None: the highest in the training sequences.",
+        doc="Highest S/N for log_uniform, if it is above the lowest in the training sequences; None: the "
+        "highest in them.",
         dtype=float,
         default=None,
         min=0.0,

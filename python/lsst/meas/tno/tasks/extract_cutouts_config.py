@@ -134,7 +134,7 @@ class ExtractCutoutsConfig(PipelineTaskConfig, pipelineConnections=ExtractCutout
         ],
     )
     max_table_size = Field[float](
-        doc="Size that the table may have (GB); the task needs 2.5 times as much memory.", default=2.0
+        doc="Size that the table may have (GB); the task needs 1.3 times as much memory.", default=2.0
     )
     large_table = ChoiceField[str](
         doc="What to do where the table would pass max_table_size.",

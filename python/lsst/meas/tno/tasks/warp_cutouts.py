@@ -117,7 +117,7 @@ class WarpCutoutsTask(PipelineTask):
         ----------
         cutouts
             Image sequences, with or without injected objects, or parts of
-            them, in their order.
+            them, in their order, which are consumed.
 
         Returns
         -------
@@ -129,7 +129,8 @@ class WarpCutoutsTask(PipelineTask):
         lsst.pipe.base.NoWorkFound
             Raised if there are no sequences.
         ValueError
-            Raised if the cutouts are too small for the configured warp.
+            Raised if the cutouts of a part are too small for the configured
+            warp.
         """
         parts = [cutouts] if isinstance(cutouts, ImageSequences) else cutouts
         warped = [self._warp(part) for part in parts if len(part)]
