@@ -184,7 +184,8 @@ def test_masked_and_not_measurable() -> None:
     assert np.all(np.isfinite(candidates["ra"]) & np.isfinite(candidates["snr"]))
 
 
-def test_order_of_the_inputs_does_not_matter() -> None:
+@pytest.mark.parametrize("part_size", [1, 10**9])
+def test_order_and_parts_of_the_inputs_do_not_matter(monkeypatch: pytest.MonkeyPatch, part_size: int) -> None:
     rng = np.random.default_rng(4)
     sequences = white_sequences(rng, 12, n_times=6, size=9)
     move_windows(sequences, 1.2 * np.arange(12))
@@ -193,6 +194,7 @@ def test_order_of_the_inputs_does_not_matter() -> None:
     logit = rng.normal(0.5, 1, 12)
     order, other = rng.permutation(12), rng.permutation(12)
     first = make_task().run(make_scores(sequences, logit), as_handle(sequences)).candidates
+    monkeypatch.setattr("lsst.meas.tno._stored_tables.PART_SIZE", part_size)
     second = make_task().run(make_scores(sequences, logit)[order], as_handle(sequences[other])).candidates
     assert 0 < len(first) < np.sum(logit >= 0)
     for name in first.colnames:
