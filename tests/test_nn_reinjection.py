@@ -74,10 +74,9 @@ def test_objects_are_gone(tmp_path: Path) -> None:
     assert not np.any(columns["mask"])
 
 
-@pytest.mark.parametrize("max_snr", [None, 8.0, 60.0])
-def test_new_objects_have_the_snr_that_was_drawn(tmp_path: Path, max_snr: float | None) -> None:
+def test_new_objects_have_the_snr_that_was_drawn(tmp_path: Path) -> None:
     injected, clean = quiet_sequences(snr=(5.0, 10.0))
-    reinjector = make_reinjector(tmp_path, injected, max_snr=max_snr)
+    reinjector = make_reinjector(tmp_path, injected)
     inject = np.arange(600) % 3 > 0
     columns, labels = reinjector.load(np.arange(600) % 60, inject, np.random.default_rng(1))
     np.testing.assert_array_equal(labels, inject)
@@ -87,11 +86,10 @@ def test_new_objects_have_the_snr_that_was_drawn(tmp_path: Path, max_snr: float 
     assert np.all(snr[~inject] < 1e-4)
     found, truth = snr[inject], injected.injection.snr[injected.injection.injected]
     assert found.min() >= truth.min() - 1e-3
-    highest = max_snr or truth.max()
-    assert 0.95 * highest < found.max() <= highest * (1 + 1e-3)
+    assert found.max() <= truth.max() + 1e-3
     # Log-uniform: the logarithm's mean, of 400 draws, is known to 3 % of the
     # range at 2 sigma.
-    position = np.log(found / truth.min()) / np.log(highest / truth.min())
+    position = np.log(found / truth.min()) / np.log(truth.max() / truth.min())
     assert position.mean() == pytest.approx(0.5, abs=0.04)
     marked = np.any(columns["mask"] & MaskBit.INJECTED, axis=(1, 2, 3))
     np.testing.assert_array_equal(marked, inject)
@@ -114,7 +112,7 @@ def test_one_track_without_shift_gives_the_same_object(tmp_path: Path) -> None:
     keep = ~injected.injection.injected
     keep[donor] = True
     expected = (injected.image - clean.image)[donor]
-    reinjector = make_reinjector(tmp_path, injected[keep], max_shift=0.0, max_snr=None)
+    reinjector = make_reinjector(tmp_path, injected[keep], max_shift=0.0)
     n = int(keep.sum())
     columns, labels = reinjector.load(np.arange(n), np.ones(n, dtype=bool), np.random.default_rng(1))
     assert np.all(labels)

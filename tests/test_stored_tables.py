@@ -80,27 +80,29 @@ def test_table_is_what_the_butler_gives(butler: Butler, n: int) -> None:
     assert_identical(read_table(handle, columns), handle.get(parameters={"columns": columns[:3]}))
 
 
-def test_table_of_several_parts(butler: Butler) -> None:
+def test_table_of_several_parts(butler: Butler, monkeypatch: pytest.MonkeyPatch) -> None:
     handle = put(butler, make_sequences(7))
-    assert len(list(read_parts(handle, part_size=5_000))) == 4
-    table = read_table(handle, part_size=5_000)
+    monkeypatch.setattr("lsst.meas.tno._stored_tables.PART_SIZE", 5_000)
+    assert len(list(read_parts(handle))) == 4
+    table = read_table(handle)
     assert_identical(table, handle.get())
     assert len(ImageSequences.from_table(table)) == 7
 
 
 @pytest.mark.parametrize("is_file", [True, False])
-def test_parts_have_the_size_asked_for(butler: Butler, is_file: bool) -> None:
+def test_size_of_the_parts(butler: Butler, monkeypatch: pytest.MonkeyPatch, is_file: bool) -> None:
     stored = put(butler, make_sequences(7))
     expected = stored.get()
     handle = stored if is_file else InMemoryDatasetHandle(expected, storageClass="ArrowAstropy", copy=False)
     row_size = sum(column[:1].nbytes for column in expected.itercols())
-    parts = list(read_parts(handle, part_size=3 * row_size))
+    monkeypatch.setattr("lsst.meas.tno._stored_tables.PART_SIZE", 3 * row_size)
+    parts = list(read_parts(handle))
     assert [len(part) for part in parts] == [3, 3, 1]
     assert_identical(vstack(parts, metadata_conflicts="silent"), expected)
     # A row is never divided.
-    assert [len(part) for part in read_parts(handle, part_size=1)] == [1] * 7
-    (part,) = read_parts(handle, ["visit", "mjd"])
-    assert_identical(part, expected["visit", "mjd"])
+    monkeypatch.setattr("lsst.meas.tno._stored_tables.PART_SIZE", 1)
+    assert [len(part) for part in read_parts(handle)] == [1] * 7
+    assert_identical(read_table(handle, ["visit", "mjd"]), expected["visit", "mjd"])
 
 
 @pytest.mark.parametrize("is_file", [True, False])
@@ -140,23 +142,26 @@ def test_file_of_another_size_is_refused(butler: Butler) -> None:
 
 
 @pytest.mark.parametrize("part_size", [1, 5_000, 10**9])
-def test_several_row_groups(butler: Butler, tmp_path: Path, part_size: int) -> None:
+def test_several_row_groups(
+    butler: Butler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_size: int
+) -> None:
+    monkeypatch.setattr("lsst.meas.tno._stored_tables.PART_SIZE", part_size)
     path = tmp_path / "groups.parq"
     pq.write_table(make_sequences(7).to_arrow(), path, row_group_size=3)
     ref = DatasetRef(butler.get_dataset_type("table"), butler.registry.expandDataId(DATA_ID), butler.run)
     butler.ingest(FileDataset(path=str(path), refs=[ref]), transfer="direct")
     handle = butler.getDeferred(ref)
-    assert_identical(read_table(handle, part_size=part_size), handle.get())
+    assert_identical(read_table(handle), handle.get())
 
 
 _PEAK = """
 import resource, sys
 from lsst.daf.butler import Butler
-from lsst.meas.tno._stored_tables import read_parts
+from lsst.meas.tno._stored_tables import read_parts, read_table
 with Butler.from_config(sys.argv[1], collections=sys.argv[2]) as butler:
     (ref,) = butler.query_datasets("table")
     handle = butler.getDeferred(ref)
-    next(iter(read_parts(handle, ["ra"])))
+    read_table(handle, ["ra"])
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     n = sum(len(part) for part in read_parts(handle))
     print(n, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -35,7 +35,7 @@ UNUSABLE = int(MaskBit.NO_DATA | MaskBit.BAD | MaskBit.SATURATED)
 """Bits of pixels that no measurement may use."""
 
 BATCH_SIZE = 8_000_000
-"""Bytes of a batch of rows of an Arrow table; smaller ones save no memory."""
+"""Bytes of a batch of rows of an Arrow table."""
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -34,45 +34,35 @@ BUFFER_SIZE = 1_000_000
 """Bytes of each column that are read from the file at a time."""
 
 
-def read_parts(
-    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int | None = None
-) -> Iterator[Table]:
-    """Read a table of this package part by part.
+def read_parts(handle: TableHandle) -> Iterator[Table]:
+    """Read a table of this package in parts of about `PART_SIZE`.
 
     Parameters
     ----------
     handle
         Handle of the table.
-    columns
-        Names of the columns to read; by default all.
-    part_size
-        Bytes of the rows to read at a time, by default `PART_SIZE`; at least
-        one row is.
 
     Yields
     ------
     part : `astropy.table.Table`
-        Rows that follow those of the part before. There is one part at least;
-        that of a table without rows has none.
+        Rows that follow those of the part before, at least one. A table
+        without rows is one part.
 
     Notes
     -----
     What is not a Parquet file on a file system is read as a whole, as the
     butler gives it.
     """
-    size = PART_SIZE if part_size is None else part_size
     with _open(handle) as file:
         if file is None:
-            table = _get(handle, columns)
-            n_rows = _rows_of(table, size)
+            table = handle.get()
+            n_rows = _rows_in_part(table)
             yield from (table[start : start + n_rows] for start in range(0, max(len(table), 1), n_rows))
         else:
-            yield from _parts_of(file, columns, size)
+            yield from _parts_of(file)
 
 
-def read_table(
-    handle: TableHandle, columns: Iterable[str] | None = None, part_size: int | None = None
-) -> Table:
+def read_table(handle: TableHandle, columns: Iterable[str] | None = None) -> Table:
     """Read a table of this package, in the memory that it needs.
 
     Parameters
@@ -81,8 +71,6 @@ def read_table(
         Handle of the table.
     columns
         Names of the columns to read; by default all.
-    part_size
-        Bytes of the rows to read at a time, by default `PART_SIZE`.
 
     Returns
     -------
@@ -91,9 +79,11 @@ def read_table(
     """
     with _open(handle) as file:
         if file is None:
-            return _get(handle, columns)
+            return handle.get(
+                parameters=None if columns is None else {"columns": list(dict.fromkeys(columns))}
+            )
         n_rows, start, table = file.metadata.num_rows, 0, None
-        for part in _parts_of(file, columns, PART_SIZE if part_size is None else part_size):
+        for part in _parts_of(file, columns):
             if len(part) == n_rows:
                 return part
             if table is None:
@@ -124,10 +114,6 @@ def _open(handle: TableHandle) -> Iterator[pq.ParquetFile | None]:
         raise
 
 
-def _get(handle: TableHandle, columns: Iterable[str] | None) -> Table:
-    return handle.get(parameters=None if columns is None else {"columns": list(dict.fromkeys(columns))})
-
-
 def _like(part: Table, n_rows: int) -> Table:
     """Return a table of some rows, whose values are not set."""
     columns = []
@@ -138,7 +124,7 @@ def _like(part: Table, n_rows: int) -> Table:
     return Table(columns, meta=part.meta, copy=False)
 
 
-def _parts_of(file: pq.ParquetFile, columns: Iterable[str] | None, part_size: int) -> Iterator[Table]:
+def _parts_of(file: pq.ParquetFile, columns: Iterable[str] | None = None) -> Iterator[Table]:
     from lsst.daf.butler.formatters.parquet import arrow_to_astropy
 
     stored = file.schema_arrow
@@ -150,11 +136,11 @@ def _parts_of(file: pq.ParquetFile, columns: Iterable[str] | None, part_size: in
     empty = arrow_to_astropy(schema.empty_table())
     if file.metadata.num_rows == 0:
         yield empty
-    for batch in file.iter_batches(_rows_of(empty, part_size), columns=schema.names, use_threads=False):
+    for batch in file.iter_batches(_rows_in_part(empty), columns=schema.names, use_threads=False):
         yield arrow_to_astropy(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
 
 
-def _rows_of(table: Table, part_size: int) -> int:
-    """Return the number of a table's rows that have a size; at least one."""
+def _rows_in_part(table: Table) -> int:
+    """Return the number of a table's rows that are read at a time."""
     row_size = sum(math.prod(column.shape[1:]) * column.dtype.itemsize for column in table.itercols())
-    return max(1, int(part_size // max(row_size, 1)))
+    return max(1, int(PART_SIZE // max(row_size, 1)))

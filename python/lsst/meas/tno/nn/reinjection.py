@@ -243,8 +243,7 @@ class Reinjector:
         if not len(snr):
             return np.zeros(n)
         if self._config.snr_distribution == "log_uniform":
-            highest = snr[-1] if self._config.max_snr is None else max(self._config.max_snr, snr[0])
-            return snr[0] * (highest / snr[0]) ** fraction
+            return snr[0] * (snr[-1] / snr[0]) ** fraction
         return np.interp(fraction, np.linspace(0, 1, len(snr)), snr)
 
     def _draw_tracks(

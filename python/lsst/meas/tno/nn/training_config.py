@@ -17,20 +17,11 @@ class ReinjectionConfig(Config):
     snr_distribution = ChoiceField[str](
         doc="Distribution of the S/N of the objects.",
         allowed={
-            "log_uniform": "Uniform in the logarithm, from the lowest S/N of the objects in the training "
-            "sequences to the highest, or to max_snr.",
+            "log_uniform": "Uniform in the logarithm, between the lowest and the highest S/N of the objects "
+            "in the training sequences.",
             "catalog": "That of the objects in the training sequences.",
         },
         default="log_uniform",
-    )
-    max_snr = RangeField(
-        doc="Highest S/N for log_uniform, if it is above the lowest in the training sequences; None: the "
-        "highest in them.",
-        dtype=float,
-        default=None,
-        min=0.0,
-        inclusiveMin=False,
-        optional=True,
     )
     max_shift = RangeField(
         doc="Largest shift of a track in x and in y; uniform up to it (pixels).",
