@@ -169,4 +169,5 @@ def inject_linear(
     population.window_size, population.edge_margin = sequences.width * PIXEL_SCALE, EDGE_MARGIN
     population.min_times_inside = int(sequences.valid.sum(axis=1).max())
     population.snr_min, population.snr_max = snr
+    population.snr_distribution = "uniform"
     return InjectTnosTask(config=config).run(sequences).injected

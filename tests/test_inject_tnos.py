@@ -163,7 +163,11 @@ def test_distributions_are_those_of_the_configuration() -> None:
     truth = task.run(clean).injected.injection
     assert truth.injected.all()
     # Four sigma of the mean of a uniform variate: 4 / sqrt(12 * 1000).
-    for value in (np.log10(truth.rate) + 2, truth.position_angle / 90, (truth.snr - 3) / 9):
+    for value in (
+        np.log10(truth.rate) + 2,
+        truth.position_angle / 90,
+        np.log(truth.snr / 3) / np.log(60 / 3),
+    ):
         assert value.min() >= 0
         assert value.max() <= 1
         assert value.mean() == pytest.approx(0.5, abs=0.037)

@@ -178,11 +178,10 @@ def test_pipelines_are_found_with_and_without_eups(uri, monkeypatch):
     assert ResourcePath(f"{uri}/config/dp2.py").exists()
 
 
-def test_bright_objects_are_injected_if_asked_for():
-    pipeline = _load("BuildTrainingSet")
-    pipeline.addConfigFile("injectTnos", "resource://lsst.meas.tno/resources/config/bright_objects.py")
-    population = pipeline.to_graph().tasks["injectTnos"].config.population.active
+def test_bright_and_faint_objects_are_injected():
+    population = _load("BuildTrainingSet").to_graph().tasks["injectTnos"].config.population.active
     assert (population.snr_min, population.snr_max) == (3.0, 60.0)
+    assert population.snr_distribution == "log_uniform"
 
 
 @pytest.mark.parametrize("release", ["dp0_2", "dp1", "dp2"])

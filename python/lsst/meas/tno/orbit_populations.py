@@ -66,10 +66,10 @@ class OrbitPopulationConfig(DrawnPopulationConfig):
         inclusiveMin=False,
     )
     brightness = ChoiceField[str](
-        doc="What the brightness is drawn in, uniformly, or that it is the object's own.",
+        doc="What the brightness is drawn in, or that it is the object's own.",
         allowed={
             "snr": "S/N of the whole sequence, between snr_min and snr_max.",
-            "mag": "Magnitude in the reference band, between mag_min and mag_max.",
+            "mag": "Magnitude in the reference band, uniform between mag_min and mag_max.",
             "absolute": "The catalog's absolute magnitude, at the distance that the object is put to.",
         },
         default="snr",

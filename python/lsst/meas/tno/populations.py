@@ -233,15 +233,26 @@ class DrawnPopulationConfig(PopulationConfig):
     """Configuration for objects whose brightness is drawn."""
 
     brightness = ChoiceField[str](
-        doc="What the brightness is drawn in, uniformly.",
+        doc="What the brightness is drawn in.",
         allowed={
             "snr": "S/N of the whole sequence, between snr_min and snr_max.",
-            "mag": "Magnitude in the reference band, between mag_min and mag_max.",
+            "mag": "Magnitude in the reference band, uniform between mag_min and mag_max.",
         },
         default="snr",
     )
     snr_min = RangeField(doc="Lowest S/N.", dtype=float, default=3.0, min=0.0, inclusiveMin=False)
-    snr_max = RangeField(doc="Highest S/N.", dtype=float, default=12.0, min=0.0, inclusiveMin=False)
+    snr_max = RangeField(
+        doc="Highest S/N. A classifier that saw no bright objects takes them for stars.",
+        dtype=float,
+        default=60.0,
+        min=0.0,
+        inclusiveMin=False,
+    )
+    snr_distribution = ChoiceField[str](
+        doc="Distribution of the S/N.",
+        allowed={"uniform": "Uniform in the S/N.", "log_uniform": "Uniform in its logarithm."},
+        default="log_uniform",
+    )
     mag_min = Field[float](doc="Brightest magnitude, AB.", default=23.0)
     mag_max = Field[float](doc="Faintest magnitude, AB.", default=27.0)
     max_tries = RangeField(
@@ -285,7 +296,9 @@ class DrawnPopulationTask(PopulationTask):
             Source of randomness.
         """
         if self.config.brightness == "snr":
-            objects.target_snr[row] = rng.uniform(self.config.snr_min, self.config.snr_max)
+            objects.target_snr[row] = _draw(
+                rng, self.config.snr_distribution, self.config.snr_min, self.config.snr_max
+            )
         elif self.config.brightness == "mag":
             objects.mag[row] = rng.uniform(self.config.mag_min, self.config.mag_max)
 
@@ -357,7 +370,9 @@ class LinearPopulationTask(DrawnPopulationTask):
         objects = MovingObjects.full(len(index), sequences.n_times)
         objects.relative_flux[:] = self.relative_flux(sequences.band[index])
         for i, (row, rng) in enumerate(zip(index, rngs, strict=True)):
-            objects.rate[i] = self._draw_rate(rng)
+            objects.rate[i] = _draw(
+                rng, self.config.rate_distribution, self.config.rate_min, self.config.rate_max
+            )
             angle = rng.uniform(self.config.position_angle_min, self.config.position_angle_max)
             objects.position_angle[i] = np.mod(angle, 360.0)
             self.draw_brightness(objects, i, rng)
@@ -367,12 +382,6 @@ class LinearPopulationTask(DrawnPopulationTask):
                 objects.ra[i, images], objects.dec[i, images] = track
                 objects.drawn[i] = True
         return objects
-
-    def _draw_rate(self, rng: np.random.Generator) -> float:
-        low, high = self.config.rate_min, self.config.rate_max
-        if self.config.rate_distribution == "uniform":
-            return rng.uniform(low, high)
-        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
     def _draw_track(
         self, sequences: ImageSequences, row: int, rate: float, angle: float, rng: np.random.Generator
@@ -404,3 +413,10 @@ class LinearPopulationTask(DrawnPopulationTask):
         angles = np.array([low, high, *diagonals[(diagonals >= low) & (diagonals <= high)]])
         slant = np.maximum(np.abs(np.sin(angles)), np.abs(np.cos(angles)))
         return float(2 * self.half_size / slant.min())
+
+
+def _draw(rng: np.random.Generator, distribution: str, low: float, high: float) -> float:
+    """Draw a value between two others from a named distribution."""
+    if distribution == "uniform":
+        return rng.uniform(low, high)
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
