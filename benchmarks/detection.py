@@ -36,10 +36,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from blocks import Block, WhiteNoise, injected_blocks, patch_blocks, white_blocks
-from detectors import Detector, Logits, half_found, matched_filter, read_classifier, threshold_at, untrained
+from detectors import (
+    SNR_BINS,
+    Detector,
+    Logits,
+    half_found,
+    matched_filter,
+    read_classifier,
+    threshold_at,
+    untrained,
+)
 from tqdm import tqdm
 from white_classifiers import TRAINING, classifier_for_white_noise
-from white_noise import MAX_MOTION
+from white_noise import MAX_MOTION, SNR_LIMITS
 
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno.matched_filter._shift_and_stack import information_maps
@@ -48,8 +57,6 @@ from lsst.meas.tno.photometry import TNO_COLOURS
 
 RATES = (1e-2, 1e-3, 1e-4)
 """Rates of false positives per sequence."""
-
-SNR_BINS = ((2.0, 3.0), (3.0, 4.0), (4.0, 5.0), (5.0, 6.0), (6.0, 8.0), (8.0, 12.0))
 
 SINGLE_IMAGE_SNR = 5.0
 """S/N in one image from which on a search of single images finds a source."""
@@ -143,7 +150,7 @@ def parse_arguments() -> argparse.Namespace:
 def make_blocks(args: argparse.Namespace) -> list[Block]:
     """Return the blocks of clean sequences and of those with objects."""
     if args.repo is None:
-        return white_blocks(args.seed, args.clean, args.objects, (SNR_BINS[0][0], SNR_BINS[-1][1]))
+        return white_blocks(args.seed, args.clean, args.objects, SNR_LIMITS)
     clean = patch_blocks(args.repo, args.input, args.image)
     return [*clean[: args.patches], *injected_blocks(args.repo, args.objects_in)]
 

@@ -7,6 +7,7 @@ that is high where there is an object.
 from __future__ import annotations
 
 __all__ = (
+    "SNR_BINS",
     "Detector",
     "Logits",
     "half_found",
@@ -33,6 +34,18 @@ from lsst.meas.tno.nn.classifier import Classifier, classifier_from_table, descr
 
 SHAPE: Shape = (50, 15, 15)
 """Images, height and width of a sequence."""
+
+SNR_BINS = (
+    (2.0, 3.0),
+    (3.0, 4.0),
+    (4.0, 5.0),
+    (5.0, 6.0),
+    (6.0, 8.0),
+    (8.0, 12.0),
+    (12.0, 25.0),
+    (25.0, 60.0),
+)
+"""Limits on the S/N of objects whose efficiency is printed."""
 
 type Detector = Callable[[ImageSequences], np.ndarray]
 

@@ -13,8 +13,9 @@ unless there is one. `reading` holds the cutouts of one image against reading
 each by itself, and against reading the image once for all or once for each,
 with images that are compressed in squares and in rows. The floor is
 decompressing the rows that are needed, with astropy. `memory` has the peak of
-a quantum. `processes` runs `pipetask` on four patches, extraction and warp;
-nothing else should run then.
+a quantum. `processes` runs `pipetask` on four patches, extraction and warp,
+with `run`, where a process that stores a table lets all others wait for the
+database, and with `run-qbb`; nothing else should run then.
 """
 
 from __future__ import annotations
@@ -257,41 +258,53 @@ def peak_memory() -> int:
 
 
 def print_processes(repository: str, folder: Path) -> None:
-    """Print how long four patches take in one process and in two."""
-    pipeline = "$MEAS_TNO_DIR/pipelines/Search.yaml#extractCutouts,warpCutouts"
-    settings = {"n_positions": 500, "windowing": "all", "max_table_size": 4.0}
+    """Print how long four patches take in one process and in two, as soon as
+    there is a graph.
+    """
     rows = []
-    for n_processes in (1, 2):
-        command = [
-            str(Path(sys.executable).with_name("pipetask")),
-            "run",
-            "-b",
-            repository,
-            "-i",
-            SQUARES,
-            "--register-dataset-types",
-        ]
-        command += ["-o", f"benchmark/processes{n_processes}", "-p", pipeline, "-d", "skymap='tno_sim'"]
-        for name, value in settings.items():
-            command += ["-c", f"extractCutouts:{name}={value}"]
-        rows.append(run(command, n_processes, folder))
-    header = ["processes", "time", "CPU time, s", "times faster"]
-    table = [
-        [str(n), f"{seconds:.0f}", f"{cpu:.0f}", f"{rows[0][0] / seconds:.2f}"]
-        for n, (seconds, cpu) in zip((1, 2), rows, strict=True)
-    ]
+    for way in ("run", "run-qbb"):
+        times = []
+        for n_processes in (1, 2):
+            name = f"{way}{n_processes}"
+            graph, log = str(folder / f"{name}.qg"), folder / f"{name}.log"
+            output = f"benchmark/{name}"
+            log.unlink(missing_ok=True)
+            run(["pipetask", "qgraph", *graph_options(repository, output), "--save-qgraph", graph], log)
+            options = ["-j", str(n_processes), "--start-method", "forkserver"]
+            if way == "run":
+                command = ["pipetask", "run", "-b", repository, "-g", graph, "--output-run", output]
+                times.append(run([*command, "--register-dataset-types", *options], log))
+            else:
+                run(["pipetask", "pre-exec-init-qbb", repository, graph], log)
+                times.append(run(["pipetask", "run-qbb", repository, graph, *options], log))
+                transfer = ["butler", "transfer-from-graph", graph, repository]
+                run([*transfer, "--register-dataset-types"], log)
+            with Butler.from_config(repository, writeable=True) as butler:
+                butler.removeRuns([output])
+        rows.append(
+            [f"pipetask {way}", *(f"{seconds:.0f}" for seconds in times), f"{times[0] / times[1]:.2f}"]
+        )
     print("Four patches of 500 positions, extraction and warp")
-    print(format_table(header, table))
+    print(format_table(["", "-j 1, s", "-j 2, s", "times faster"], rows))
 
 
-def run(command: list[str], n_processes: int, folder: Path) -> tuple[float, float]:
-    """Run a pipeline, and return the time and CPU time that it takes, s."""
-    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    with (folder / f"processes{n_processes}.log").open("w") as log:
-        command = [*command, "-j", str(n_processes), "--start-method", "forkserver"]
-        subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT)
-    seconds, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return seconds, sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
+def graph_options(repository: str, output: str) -> list[str]:
+    """Return the options that make the graph."""
+    options = ["-b", repository, "-i", SQUARES, "--output-run", output, "-d", "skymap='tno_sim'"]
+    options += ["-p", "$MEAS_TNO_DIR/pipelines/Search.yaml#extractCutouts,warpCutouts"]
+    options += ["--qgraph-datastore-records"]
+    for name, value in {"n_positions": 500, "windowing": "all", "max_table_size": 4.0}.items():
+        options += ["-c", f"extractCutouts:{name}={value}"]
+    return options
+
+
+def run(command: list[str], log: Path) -> float:
+    """Run a command, and return the time it takes, s."""
+    begin = time.perf_counter()
+    program = str(Path(sys.executable).with_name(command[0]))
+    with log.open("a") as stream:
+        subprocess.run([program, *command[1:]], check=True, stdout=stream, stderr=subprocess.STDOUT)
+    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

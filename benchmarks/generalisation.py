@@ -42,10 +42,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from astropy.table import Table
-from detectors import Detector, Logits, half_found, matched_filter, read_classifier, threshold_at
+from detectors import SNR_BINS, Detector, Logits, half_found, matched_filter, read_classifier, threshold_at
 from simulated_objects import SimulatedObjects, injected_snr, simulated_sequences
 from white_classifiers import TRAINING, classifier_for_white_noise
-from white_noise import PIXEL_SCALE, Sky, even_times
+from white_noise import PIXEL_SCALE, SNR_LIMITS, Sky, even_times
 
 from lsst.daf.butler import Butler
 from lsst.meas.tno import ImageSequences
@@ -56,8 +56,6 @@ from lsst.utils.threads import disable_implicit_threading
 
 RATES = (1e-2, 1e-3)
 """Rates of false positives per sequence."""
-
-SNR_BINS = ((2.0, 3.0), (3.0, 4.0), (4.0, 5.0), (5.0, 6.0), (6.0, 8.0), (8.0, 12.0))
 
 MATCHED_FILTER = "matched filter"
 
@@ -132,11 +130,10 @@ def white_skies(args: argparse.Namespace, detectors: Mapping[str, Detector]) -> 
     """Yield what the detectors say of each white noise, that of the training
     first.
     """
-    snr = (SNR_BINS[0][0], SNR_BINS[-1][1])
     for name, sky in skies(args).items():
         clean = [apply(detectors, sequences) for sequences in sky.clean(args.seed, args.clean)]
         found, true_snr = [], []
-        for sequences in sky.injected(args.seed, args.objects, snr):
+        for sequences in sky.injected(args.seed, args.objects, SNR_LIMITS):
             assert sequences.injection is not None
             found.append(apply(detectors, sequences))
             true_snr.append(sequences.injection.snr)

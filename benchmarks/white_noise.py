@@ -4,7 +4,16 @@
 
 from __future__ import annotations
 
-__all__ = ("INTERVAL", "MAX_MOTION", "PIXEL_SCALE", "Sky", "even_times", "gaussian_psf", "inject_linear")
+__all__ = (
+    "INTERVAL",
+    "MAX_MOTION",
+    "PIXEL_SCALE",
+    "SNR_LIMITS",
+    "Sky",
+    "even_times",
+    "gaussian_psf",
+    "inject_linear",
+)
 
 import dataclasses
 from collections.abc import Iterator
@@ -20,6 +29,9 @@ PIXEL_SCALE = 0.2
 
 MAX_MOTION = 7.0
 """Longest motion over a sequence, pixels."""
+
+SNR_LIMITS = (2.0, 12.0)
+"""Lowest and highest S/N of the objects that detectors are tested on."""
 
 INTERVAL = 41.0
 """Time from one image to the next, s."""
