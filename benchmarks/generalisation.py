@@ -103,6 +103,13 @@ def main() -> None:
     parser.add_argument("--input", default="TnoSim/defaults", help="Collection of the survey.")
     parser.add_argument("--image", default="difference_image", help="Dataset type of its images.")
     parser.add_argument(
+        "--splits",
+        nargs="+",
+        default=["test"],
+        choices=SPLITS,
+        help="Splits of tno_sequences_injected to look at: all, if no classifier was trained in its survey.",
+    )
+    parser.add_argument(
         "--windows", type=int, default=1, help="Windows on a simulated object's path; they share their noise."
     )
     parser.add_argument("--threads", type=int, default=1, help="Threads.")
@@ -200,8 +207,8 @@ def simulated_survey(
         clean, found, snr = [], [], []
         for ref in sorted(butler.query_datasets("tno_sequences_injected", collections=args.objects_in)):
             sequences = ImageSequences.from_table(butler.get(ref))
-            # What no classifier of the same repository was trained on.
-            sequences = sequences[sequences.split == SPLITS.index("test")]
+            splits = [SPLITS.index(split) for split in args.splits]
+            sequences = sequences[np.isin(sequences.split, splits)]
             sequences = sequences[objects.distance(sequences.ra, sequences.dec) > CLEAR]
             assert sequences.injection is not None
             injected = sequences.injection.injected
