@@ -45,6 +45,9 @@ FALSE_POSITIVES = 0.005
 """Candidates without an object, per sequence without an object."""
 
 N_BEST = 5
+FAINT = 12.0
+"""S/N of a sequence below which no single image shows an object."""
+
 ALONE = 5.0
 """Distance from objects of the simulation, arcsec."""
 
@@ -194,7 +197,8 @@ def distances(table: Table, truth: Table) -> np.ndarray:
 
 def plot_found(butler: Butler, injected: Table, truth: Table, path: Path) -> None:
     """Draw one of the test objects that score above every test sequence
-    without an object: one that is bright and moves far.
+    without an object: one that no single image shows, but the stack does, and
+    that moves far.
     """
     test = injected[injected["split"] == TEST]
     # Objects of the simulation score high too, and would steal the show.
@@ -203,6 +207,8 @@ def plot_found(butler: Butler, injected: Table, truth: Table, path: Path) -> Non
     found = objects[objects["logit"] > np.max(test["logit"][~test["injected"]], initial=-np.inf)]
     if len(found) == 0:
         found = objects[[int(np.argmax(objects["logit"]))]]
+    if np.any(found["snr"] < FAINT):
+        found = found[found["snr"] < FAINT]
     shown = found[int(np.argmax(found["snr"] * found["rate"]))]
     data_id = {"skymap": SKYMAP, "tract": int(shown["tract"]), "patch": int(shown["patch"])}
     table = butler.get("tno_sequences_injected", data_id)

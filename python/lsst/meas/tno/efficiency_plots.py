@@ -13,6 +13,7 @@ import numpy as np
 from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from .efficiency import efficiency_curve
 
@@ -61,7 +62,14 @@ def _plot_bins(axes: Axes, table: Table, name: str) -> None:
         error = fit["value_high"] - fit["value"]
         axes.set_title(f"{centre} = {fit['value']:.2f} ± {error:.2f}")
     axes.set(xlabel=label, ylabel="Detection efficiency", ylim=(0, 1.02))
-    axes.locator_params(axis="x", nbins=6)
+    if name == "snr":
+        # Most of what matters is at low S/N.
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.locator_params(axis="x", nbins=6)
 
 
 def _plot_roc(axes: Axes, table: Table) -> None:
