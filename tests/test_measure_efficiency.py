@@ -222,11 +222,25 @@ def test_known_efficiency_with_snr() -> None:
     patch = Patch(3, 6000)
     snr = patch.truth.snr[:3000]
     find(patch, expit((snr - 6.4) / 0.7))
-    table = run([patch], snr_bin_width=0.5)
+    table = run([patch], snr_bin_width=0.05)
     measured, error = value(table, "fit", "snr50")
     assert abs(measured - 6.4) < 3 * error
     assert 0.01 < error < 0.08
-    assert len(rows(table, "efficiency", "snr")) == 18
+    bins = rows(table, "efficiency", "snr")
+    # From S/N 3 to 12.
+    assert len(bins) == 13
+    np.testing.assert_allclose(bins["high"] / bins["low"], 10**0.05)
+    np.testing.assert_allclose(bins["low"][1:], bins["high"][:-1])
+    assert bins["n_injected"].sum() == 3000
+
+
+def test_no_signal_is_in_the_lowest_bin() -> None:
+    patch = Patch(3, 60)
+    patch.truth.snr[:3] = 0.0, 0.4, 1.0
+    bins = rows(run([patch]), "efficiency", "snr")
+    assert bins["low"][:2].tolist() == [0.0, 1.0]
+    assert bins["high"][0] == 1.0
+    assert bins["n_injected"][:2].tolist() == [2, 1]
 
 
 def test_errors_of_m50_are_those_of_repetitions() -> None:

@@ -106,9 +106,23 @@ def _efficiency_rows(trials: Trials, found: np.ndarray, options: EfficiencyOptio
         return
     yield _efficiency_row("all", -math.inf, math.inf, found[injected])
     for name in BINNED:
-        low, high, index = make_bins(getattr(trials, name)[injected], options.bin_widths[name])
+        low, high, index = _make_bins(name, getattr(trials, name)[injected], options.bin_widths[name])
         for i in range(len(low)):
             yield _efficiency_row(name, float(low[i]), float(high[i]), found[injected][index == i])
+
+
+def _make_bins(
+    name: str, values: np.ndarray, width: float | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return lower and upper edges of bins, and which bin each value is in;
+    those of S/N are of equal width in its logarithm.
+    """
+    if name != "snr":
+        return make_bins(values, width)
+    # What is below S/N 1 is in one bin.
+    low, high, index = make_bins(np.log10(np.maximum(values, 0.999)), width)
+    low, high = 10.0**low, 10.0**high
+    return np.where(high <= 1.0, 0.0, low), high, index
 
 
 def _efficiency_row(quantity: str, low: float, high: float, found: np.ndarray) -> Row:
