@@ -269,6 +269,7 @@ def print_processes(repository: str, folder: Path) -> None:
             graph, log = str(folder / f"{name}.qg"), folder / f"{name}.log"
             output = f"benchmark/{name}"
             log.unlink(missing_ok=True)
+            remove_run(repository, output)
             run(["pipetask", "qgraph", *graph_options(repository, output), "--save-qgraph", graph], log)
             options = ["-j", str(n_processes), "--start-method", "forkserver"]
             if way == "run":
@@ -277,15 +278,21 @@ def print_processes(repository: str, folder: Path) -> None:
             else:
                 run(["pipetask", "pre-exec-init-qbb", repository, graph], log)
                 times.append(run(["pipetask", "run-qbb", repository, graph, *options], log))
+                # For the butler to remove the files.
                 transfer = ["butler", "transfer-from-graph", graph, repository]
                 run([*transfer, "--register-dataset-types"], log)
-            with Butler.from_config(repository, writeable=True) as butler:
-                butler.removeRuns([output])
+            remove_run(repository, output)
         rows.append(
             [f"pipetask {way}", *(f"{seconds:.0f}" for seconds in times), f"{times[0] / times[1]:.2f}"]
         )
     print("Four patches of 500 positions, extraction and warp")
     print(format_table(["", "-j 1, s", "-j 2, s", "times faster"], rows))
+
+
+def remove_run(repository: str, name: str) -> None:
+    """Remove a run with its files, if it is there."""
+    with Butler.from_config(repository, writeable=True) as butler:
+        butler.removeRuns(butler.collections.query(name))
 
 
 def graph_options(repository: str, output: str) -> list[str]:

@@ -107,7 +107,7 @@ def main() -> None:
         nargs="+",
         default=["test"],
         choices=SPLITS,
-        help="Splits of tno_sequences_injected to look at: all, if no classifier was trained in its survey.",
+        help="Splits of tno_sequences_injected; all three if no classifier was trained in its survey.",
     )
     parser.add_argument(
         "--windows", type=int, default=1, help="Windows on a simulated object's path; they share their noise."

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from white_noise import Sky, inject_linear
+from white_noise import SNR_LIMITS, Sky, inject_linear
 
 from lsst.meas.tno import ImageSequences
 from lsst.meas.tno.nn.classifier import Classifier, classifier_from_table
@@ -28,9 +28,6 @@ BOX = 0.5
 
 TABLE = 2000
 """Sequences of a table."""
-
-SNR = (2.0, 12.0)
-"""Lowest and highest S/N of the objects."""
 
 SEED = 7_000_000
 """Seed of the first table; far from those of the tests."""
@@ -102,4 +99,4 @@ def training_sequences(patch: int) -> ImageSequences:
     sequences.centre_ra[:], sequences.centre_dec[:] = sequences.ra[:, None], sequences.dec[:, None]
     sequences.htm[:] = htm_index(sequences.ra, sequences.dec, HTM_LEVEL)
     sequences.split[:] = split_of_htm(sequences.htm)
-    return inject_linear(sequences, SEED + patch, SNR, fraction=0.5)
+    return inject_linear(sequences, SEED + patch, SNR_LIMITS, fraction=0.5)

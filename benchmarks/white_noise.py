@@ -31,7 +31,7 @@ MAX_MOTION = 7.0
 """Longest motion over a sequence, pixels."""
 
 SNR_LIMITS = (2.0, 12.0)
-"""Lowest and highest S/N of the objects that detectors are tested on."""
+"""Lowest and highest S/N of objects, in training and test."""
 
 INTERVAL = 41.0
 """Time from one image to the next, s."""

@@ -197,7 +197,7 @@ def distances(table: Table, truth: Table) -> np.ndarray:
 
 def plot_found(butler: Butler, injected: Table, truth: Table, path: Path) -> None:
     """Draw one of the test objects that score above every test sequence
-    without an object: one that no single image shows, but the stack does, and
+    without an object: one that no single image shows, if there is such, and
     that moves far.
     """
     test = injected[injected["split"] == TEST]

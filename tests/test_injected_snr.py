@@ -88,6 +88,7 @@ def injected(native):
     population = config.population["linear"]
     population.rate_min, population.rate_max = 0.5, 2.5
     population.min_times_inside = N_TIMES
+    population.snr_max, population.snr_distribution = 12.0, "uniform"
     return InjectTnosTask(config=config).run(native).injected
 
 

@@ -242,7 +242,7 @@ class DrawnPopulationConfig(PopulationConfig):
     )
     snr_min = RangeField(doc="Lowest S/N.", dtype=float, default=3.0, min=0.0, inclusiveMin=False)
     snr_max = RangeField(
-        doc="Highest S/N. A classifier that saw no bright objects takes them for stars.",
+        doc="Highest S/N. In visit images a classifier that saw no bright objects takes them for stars.",
         dtype=float,
         default=60.0,
         min=0.0,

@@ -312,7 +312,10 @@ class TrajectoryConfig(Config):
     )
     snr_min = RangeField(doc="Lowest S/N that objects are expected with.", dtype=float, default=3.0, min=0.0)
     snr_max = RangeField(
-        doc="Highest S/N that objects are expected with.", dtype=float, default=12.0, min=0.0
+        doc="Highest S/N that the likelihood ratio assumes; brighter objects are found, too.",
+        dtype=float,
+        default=12.0,
+        min=0.0,
     )
     colours = DictField[str, float](
         doc="AB magnitude of objects in each band less that in r, mag.", default=dict(TNO_COLOURS)

@@ -93,7 +93,11 @@ class MeasureEfficiencyConfig(
         doc="Width of the bins of magnitude, mag.", dtype=float, default=0.25, min=0.0, inclusiveMin=False
     )
     snr_bin_width = RangeField(
-        doc="Width of the bins of S/N, dex.", dtype=float, default=0.1, min=0.0, inclusiveMin=False
+        doc="Width of the bins of S/N, dex; all below 1 are in one bin.",
+        dtype=float,
+        default=0.1,
+        min=0.0,
+        inclusiveMin=False,
     )
     rate_bin_width = RangeField(
         doc="Width of the bins of rate, arcsec/hour; no more than 15 bins if not given.",
