@@ -54,7 +54,7 @@ def _plot_bins(axes: Axes, table: Table, name: str) -> None:
     values = {row["quantity"]: row for row in fits if row["quantity"].startswith(centre)}
     if len(rows) and centre in values and np.isfinite(values[centre]["value"]):
         fit = values[centre]
-        x = np.linspace(np.min(rows["low"]), np.max(rows["high"]), 300)
+        x = np.linspace(np.min(rows["low"]), np.max(rows["high"]), 1000)
         parameters = [values[f"{centre}{suffix}"]["value"] for suffix in ("", "_width", "_plateau")]
         by_chance = float(fit["false_positive_rate"])
         axes.plot(x, efficiency_curve(x, *parameters, rising=name == "snr", by_chance=by_chance))
