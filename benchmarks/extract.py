@@ -292,7 +292,8 @@ def print_processes(repository: str, folder: Path) -> None:
 def remove_run(repository: str, name: str) -> None:
     """Remove a run with its files, if it is there."""
     with Butler.from_config(repository, writeable=True) as butler:
-        butler.removeRuns(butler.collections.query(name))
+        # A pattern, since the name of a run that is not there is an error.
+        butler.removeRuns(butler.collections.query(f"{name}*"))
 
 
 def graph_options(repository: str, output: str) -> list[str]:

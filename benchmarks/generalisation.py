@@ -205,9 +205,9 @@ def simulated_survey(
     with Butler.from_config(args.repo, collections=[args.input]) as butler:
         objects = SimulatedObjects.from_table(butler.get("tno_simulated_objects"))
         clean, found, snr = [], [], []
+        splits = [SPLITS.index(split) for split in args.splits]
         for ref in sorted(butler.query_datasets("tno_sequences_injected", collections=args.objects_in)):
             sequences = ImageSequences.from_table(butler.get(ref))
-            splits = [SPLITS.index(split) for split in args.splits]
             sequences = sequences[np.isin(sequences.split, splits)]
             sequences = sequences[objects.distance(sequences.ra, sequences.dec) > CLEAR]
             assert sequences.injection is not None
