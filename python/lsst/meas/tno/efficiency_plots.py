@@ -62,7 +62,7 @@ def _plot_bins(axes: Axes, table: Table, name: str) -> None:
         error = fit["value_high"] - fit["value"]
         axes.set_title(f"{centre} = {fit['value']:.2f} ± {error:.2f}")
     axes.set(xlabel=label, ylabel="Detection efficiency", ylim=(0, 1.02))
-    if name == "snr":
+    if name == "snr" and len(rows):
         # Most of what matters is at low S/N.
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
