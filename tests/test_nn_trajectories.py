@@ -125,6 +125,10 @@ def test_white_noise_has_unit_scatter() -> None:
     assert 0.7 < np.sqrt(np.mean(found["drift"][middle] ** 2)) < 1.0
     far = found["displacement"][0, :, 0, 0] > 4.0
     assert found["moving_snr"][:, far][middle].std() == pytest.approx(1.0, abs=0.15)
+    # So it does where the window shows a part of the trajectory.
+    part = (found["coverage"] > 0.3) & (found["coverage"] < 0.7) & (found["displacement"] > 2.0)
+    assert np.std(found["moving_snr"][part]) == pytest.approx(1.0, abs=0.1)
+    assert found["moving_snr"].max() < 6.0
     assert np.abs(found["excess"][middle].mean()) < 0.3
     assert np.all(found["largest"] < 6.0)
 
@@ -220,6 +224,28 @@ def test_static_sky_follows_the_seeing() -> None:
     left = np.sqrt(np.sum((sequences.image - sky) ** 2)) / NOISE
     assert wrong > 80.0
     assert left < 0.02 * wrong
+
+
+def test_what_moves_stays_while_the_seeing_changes() -> None:
+    sequences = _blank()
+    width = np.linspace(1.6, 2.0, 50)
+    x, y = _moving(sequences, 6.0, 0.0)
+    pixels = np.arange(15)
+    along = [np.exp(-0.5 * ((pixels - at[:, None]) / width[:, None]) ** 2) / width[:, None] for at in (x, y)]
+    mover = along[1][:, :, None] * along[0][:, None, :] / (2 * np.pi)
+    sequences.psf[0] = _gaussians(25, width, width, 0.0, 0.0)
+    sequences.image[0] = mover * 50 * NOISE / np.sqrt(np.sum(mover**2))
+    weight = np.full_like(sequences.image, NOISE**-2)
+    sky = static_sky(sequences.image, weight, sequences.band, sequences.psf)
+    constant = static_sky(
+        sequences.image,
+        weight,
+        sequences.band,
+        np.broadcast_to(sequences.psf[:, 25:26], sequences.psf.shape).copy(),
+    )
+    left, most = (np.sum(mover * (sequences.image[0] - value[0])) for value in (sky, constant))
+    # A trend of the seeing is no motion, though both are trends.
+    assert 0.8 * most < left < most
 
 
 def test_empty_sky_costs_its_mean_only() -> None:

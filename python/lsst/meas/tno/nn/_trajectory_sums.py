@@ -26,6 +26,9 @@ has its part of it, +- 1.
 OVERSAMPLING = 2
 """Start positions a pixel and axis; of those in a pixel the best is kept."""
 
+SAME_LENGTH = 1e-6
+"""Difference up to which motions count as equally long, pixels."""
+
 MIN_COVERAGE = 0.2
 """Coverage below which a trajectory is not looked at."""
 
@@ -52,7 +55,9 @@ times psi without the static sky.
 
 
 @jit
-def fill(weighted, moving, weight, psf, ratio, fraction, information, displacement, left, features):  # type: ignore[no-untyped-def]
+def fill(  # type: ignore[no-untyped-def]
+    weighted, moving, weight, psf, band, ratio, fraction, information, sharpness, displacement, features
+):
     """Write the features of all sequences.
 
     Parameters
@@ -64,17 +69,20 @@ def fill(weighted, moving, weight, psf, ratio, fraction, information, displaceme
         Inverse variance, likewise.
     psf
         PSFs, ``(n, k, k, n_times)``.
+    band
+        Index of the band of each image, ``(n, n_times)``.
     ratio
         Flux in each image over that in the reference band, ``(n, n_times)``.
     fraction
-        Time from the middle, in units of the whole, ``(n, n_times)``.
+        Time from the middle, in units of the whole, ``(n, n_times)``, in
+        order; images without information at the end do not count.
     information
         Information of each image, ``(n, n_times)``; 0 for those to leave out.
+    sharpness
+        Inverse square of the PSF's sigma, pixel^-2, ``(n,)``.
     displacement
-        Motions over the whole time, pixels in x and y, ``(n_motions, 2)``.
-    left
-        Variance that is left of the S/N without the static sky, ``(n,
-        n_motions)``.
+        Motions over the whole time, pixels in x and y, ``(n_motions, 2)``, in
+        order of length.
     features
         Features to write, ``(n, n_features, n_motions, height, width)``.
     """
@@ -88,6 +96,8 @@ def fill(weighted, moving, weight, psf, ratio, fraction, information, displaceme
     sums = np.empty((N_MAPS + 1, fine[0], fine[1]), np.float32)
     static = np.zeros(fine, np.float32)
     length = np.sqrt(displacement[:, 0] ** 2 + displacement[:, 1] ** 2)
+    shared = np.empty((n_times + 1, n_times + 1))
+    rows, columns = np.empty((fine[0], 2), np.intp), np.empty((fine[1], 2), np.intp)
     for row in range(len(weight)):
         group, middle = _groups(fraction[row], information[row], length.max())
         n_groups = len(middle)
@@ -104,15 +114,22 @@ def fill(weighted, moving, weight, psf, ratio, fraction, information, displaceme
         if most <= 0:
             continue
         n_images = np.float32(np.sum(group >= 0))
+        total = np.append(0.0, np.cumsum(information[row]))
+        before = -1.0
         for motion in range(len(displacement)):
             _sum(refined[:n_groups], middle, displacement[motion], sums)
             if motion == 0:
                 brightest = _keep_snr(sums, most, static)
+            if length[motion] - before > SAME_LENGTH:
+                before = length[motion]
+                _share(fraction[row], information[row], band[row], before**2 * sharpness[row], shared)
+            _inside(fraction[row], information[row], displacement[motion, 1], height, rows)
+            _inside(fraction[row], information[row], displacement[motion, 0], width, columns)
             _reduce(
                 sums,
                 static,
                 (most, spread, n_images, unrest, brightest, np.float32(length[motion])),
-                left[row, motion],
+                (total, shared, rows, columns),
                 features[row, :, motion],
             )
 
@@ -136,6 +153,44 @@ def _groups(fraction, information, length):  # type: ignore[no-untyped-def]
             middle[n_groups - 1] += (fraction[t] - middle[n_groups - 1]) * information[t] / total
             group[t] = n_groups - 1
     return group, middle[:n_groups]
+
+
+@jit
+def _share(fraction, information, band, sharpness, shared):  # type: ignore[no-untyped-def]
+    """Write sums over pairs of images of the information that an object shares
+    with its own part in the mean of the band, for all images before two.
+
+    The PSFs of the pair overlap as Gaussians do.
+    """
+    n = len(fraction)
+    of_band = np.zeros(256)
+    for t in range(n):
+        of_band[band[t]] += information[t]
+    shared[:] = 0.0
+    for i in range(n):
+        for j in range(n):
+            value = 0.0
+            if band[i] == band[j] and information[i] > 0 and information[j] > 0:
+                apart = (fraction[i] - fraction[j]) ** 2 * sharpness
+                value = information[i] * information[j] / of_band[band[i]] * np.exp(-0.25 * apart)
+            shared[i + 1, j + 1] = shared[i, j + 1] + shared[i + 1, j] - shared[i, j] + value
+
+
+@jit
+def _inside(fraction, information, motion, size, inside):  # type: ignore[no-untyped-def]
+    """Write the first image in which an object is within the window, and the
+    one after the last, for all start positions along an axis.
+    """
+    n = len(fraction)
+    while n > 0 and not information[n - 1] > 0:
+        n -= 1
+    for i in range(len(inside)):
+        position = i / OVERSAMPLING - 0.25
+        first, last = n, 0
+        for t in range(n):
+            if -0.5 <= position + motion * fraction[t] <= size - 0.5:
+                first, last = min(first, t), t + 1
+        inside[i, 0], inside[i, 1] = first, last
 
 
 @jit
@@ -301,9 +356,10 @@ def _keep_snr(sums, most, snr):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _reduce(sums, static, whole, left, features):  # type: ignore[no-untyped-def]
+def _reduce(sums, static, whole, seen, features):  # type: ignore[no-untyped-def]
     """Write the features of the best start position in each pixel."""
     most, spread, n_images, unrest, brightest, length = whole
+    total, shared, rows, columns = seen
     for row in range(features.shape[1]):
         for column in range(features.shape[2]):
             best, best_y, best_x = -np.inf, -1, -1
@@ -318,6 +374,7 @@ def _reduce(sums, static, whole, left, features):  # type: ignore[no-untyped-def
                 coverage = sums[2, best_y, best_x] / most
                 scale = np.float32(1.0) / np.sqrt(sums[2, best_y, best_x])
                 # Where hardly anything is left, nothing is said.
+                left = _left(total, shared, rows[best_y], columns[best_x])
                 moving_scale = scale / np.sqrt(left) if left > np.float32(0.02) else np.float32(0.0)
                 freedom = max(coverage * n_images - np.float32(1.0), np.float32(1.0))
                 excess = sums[4, best_y, best_x] - (sums[1, best_y, best_x] * scale) ** 2 - freedom
@@ -335,3 +392,15 @@ def _reduce(sums, static, whole, left, features):  # type: ignore[no-untyped-def
                 out[8] = length
                 out[9] = brightest
                 out[10] = unrest
+                out[11] = left
+
+
+@jit
+def _left(information, shared, rows, columns):  # type: ignore[no-untyped-def]
+    """Return the variance of the S/N that is left without the static sky."""
+    first, last = max(rows[0], columns[0]), min(rows[1], columns[1])
+    if last <= first:
+        return np.float32(0.0)
+    total = information[last] - information[first]
+    overlap = shared[last, last] - shared[first, last] - shared[last, first] + shared[first, first]
+    return np.float32(1.0 - overlap / total) if total > 0 else np.float32(0.0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 __all__ = ("static_sky",)
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from .._kernels import jit
 from .._sequences import BANDS
@@ -18,9 +19,16 @@ seeing, ellipticity, and what is left.
 
 PRIOR = 2.0
 """Scatter that is expected of a pixel's response to a component, over the
-brightest sky near it times the component's size relative to the PSF. It is
-above 1, because the wings of a PSF change more than its core.
+brightest sky near it times the part of the component that the response of the
+mean sky does not explain, relative to the PSF. It is above 1, because the
+wings of a PSF change more than its core.
 """
+
+RIDGE = 1e-3
+"""What keeps kernels small, relative to the square of the mean PSF's norm."""
+
+KERNEL_REACH = 2
+"""Pixels on either side of a pixel whose mean tells its response."""
 
 OUTLIER = 4.0
 """Distance from the first fit in sigma beyond which a pixel of an image has no
@@ -65,10 +73,13 @@ def static_sky(image: np.ndarray, weight: np.ndarray, band: np.ndarray, psf: np.
     P = mean + sum over k of c_k E_k, this is linear in the coefficients c_k
     of an image, for each pixel, whatever the sky is: no deconvolution is
     needed. Each pixel's mean and its responses to the c_k are fitted by least
-    squares; the responses with a Gaussian prior that allows them only next to
-    something bright, so that an empty sky costs no more degrees of freedom
-    than its mean. Pixels of a few images that are far from the fit, of flashes
-    and cosmic rays, are left out of a second one.
+    squares. A small kernel that turns the mean PSF into E_k turns the mean of
+    the pixels nearby into what is expected of a response (compare Alard &
+    Lupton 1998, ApJ 503, 325); what moves looks otherwise. Responses scatter
+    around it by what the kernel misses, and only next to something bright, so
+    that an empty sky costs no more degrees of freedom than its mean. Pixels of
+    a few images that are far from the fit, of flashes and cosmic rays, are
+    left out of a second one.
     """
     sky = np.zeros(image.shape, dtype=np.float32)
     for index in range(len(BANDS)):
@@ -76,39 +87,66 @@ def static_sky(image: np.ndarray, weight: np.ndarray, band: np.ndarray, psf: np.
         rows = np.flatnonzero(is_band.any(axis=1))
         if len(rows) == 0:
             continue
-        coefficients, size = _components(psf[rows], is_band[rows] & (psf[rows].any(axis=(2, 3))))
-        _fit(image, weight, rows, is_band, coefficients, size, sky)
+        coefficients, mean, components = _components(psf[rows], is_band[rows] & (psf[rows].any(axis=(2, 3))))
+        kernels, missed, size = _kernels(mean, components)
+        _fit(image, weight, rows, is_band, coefficients, kernels, missed, size, sky)
     return sky
 
 
-def _components(psf: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _components(psf: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the coefficients of the chosen images' PSFs, ``(n, n_times,
-    n_components)``, with unit mean square, and the norms of the components
-    over that of the mean PSF, ``(n, n_components)``.
+    n_components)``, with unit mean square, their mean, ``(n, k, k)``, and the
+    components, ``(n, n_components, k, k)``.
     """
     number = np.maximum(chosen.sum(axis=1), 1).astype(np.float32)
     flat = np.where(chosen[:, :, np.newaxis], psf.reshape(*psf.shape[:2], -1), np.float32(0.0))
     mean = flat.sum(axis=1) / number[:, np.newaxis]
-    norm = np.linalg.norm(mean, axis=1)
     change = np.where(chosen[:, :, np.newaxis], flat - mean[:, np.newaxis], np.float32(0.0))
     value, vector = np.linalg.eigh(change @ change.transpose(0, 2, 1))
     n_components = min(N_COMPONENTS, value.shape[1])
-    value, vector = value[:, -n_components:], vector[:, :, -n_components:]
-    coefficients = vector * np.sqrt(number)[:, np.newaxis, np.newaxis]
-    size = np.sqrt(np.maximum(value, 0.0) / number[:, np.newaxis])
-    size = np.divide(size, norm[:, np.newaxis], out=np.zeros_like(size), where=norm[:, np.newaxis] > 0)
-    return coefficients.astype(float), size.astype(float)
+    vector = vector[:, :, -n_components:]
+    root = np.sqrt(number)[:, np.newaxis, np.newaxis]
+    components = vector.transpose(0, 2, 1) @ change / root
+    shape = psf.shape[2:]
+    return (
+        (vector * root).astype(float),
+        mean.reshape(-1, *shape).astype(float),
+        components.reshape(len(psf), n_components, *shape).astype(float),
+    )
+
+
+def _kernels(mean: np.ndarray, components: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the kernels that turn a mean PSF into the components, ``(n,
+    n_components, m, m)``, and the norms of what they miss, and of the
+    components, over that of the mean PSF, ``(n, n_components)``.
+    """
+    reach = KERNEL_REACH
+    size = 2 * reach + 1
+    padded = np.pad(mean, ((0, 0), (reach, reach), (reach, reach)))
+    shifted = sliding_window_view(padded, mean.shape[1:], axis=(1, 2))
+    shifted = shifted.reshape(len(mean), size * size, -1)
+    target = components.reshape(*components.shape[:2], -1)
+    gram = shifted @ shifted.transpose(0, 2, 1)
+    square = np.einsum("nii->n", gram) / size**2
+    gram += (RIDGE * square + 1e-30)[:, np.newaxis, np.newaxis] * np.eye(size * size)
+    kernels = np.linalg.solve(gram, shifted @ target.transpose(0, 2, 1)).transpose(0, 2, 1)
+    norm = np.linalg.norm(mean, axis=(1, 2))[:, np.newaxis]
+    missed, whole = (
+        np.divide(value, norm, out=np.zeros_like(value), where=norm > 0)
+        for value in (np.linalg.norm(target - kernels @ shifted, axis=2), np.linalg.norm(target, axis=2))
+    )
+    return kernels.reshape(*components.shape[:2], size, size), missed, whole
 
 
 @jit
-def _fit(image, weight, rows, is_band, coefficients, size, sky):  # type: ignore[no-untyped-def]
+def _fit(image, weight, rows, is_band, coefficients, kernels, missed, size, sky):  # type: ignore[no-untyped-def]
     """Write the sky of the images of a band."""
     n_times, height, width = image.shape[1:]
     mean, noise, bright = np.empty((3, height, width))
     n_terms = coefficients.shape[2] + 1
     normal, solution = np.empty((n_terms, n_terms)), np.empty(n_terms)
     terms = np.ones((n_times, n_terms))
-    precision, kept = np.zeros(n_terms), np.empty(n_times, np.float32)
+    expected, precision, kept = np.zeros(n_terms), np.zeros(n_terms), np.empty(n_times, np.float32)
     for i in range(len(rows)):
         row = rows[i]
         times = np.flatnonzero(is_band[row])
@@ -121,23 +159,48 @@ def _fit(image, weight, rows, is_band, coefficients, size, sky):  # type: ignore
                     continue
                 n = n_terms if bright[y, x] > 0 else 1
                 for k in range(1, n):
-                    scatter = PRIOR * size[i, k - 1] * bright[y, x]
+                    expected[k], square = _response(mean, noise, kernels[i, k - 1], y, x)
+                    unknown = size[i, k - 1] if square < 0 else missed[i, k - 1]
+                    square = max(square, 0.0) + (PRIOR * unknown * bright[y, x]) ** 2
                     # Without any change, the response is 0.
-                    precision[k] = 1.0 / max(scatter * scatter, 1e-12 * noise[y, x])
+                    precision[k] = 1.0 / max(square, 1e-12 * noise[y, x])
                 kept[:] = weight[row, :, y, x]
                 pixel, model = image[row, :, y, x], sky[row, :, y, x]
-                _fit_pixel(pixel, kept, times, terms[:, :n], precision, normal, solution, model)
+                prior = expected[:n], precision
+                _fit_pixel(pixel, kept, times, terms[:, :n], prior, normal, solution, model)
                 if _leave_out(pixel, kept, times, model):
-                    _fit_pixel(pixel, kept, times, terms[:, :n], precision, normal, solution, model)
+                    _fit_pixel(pixel, kept, times, terms[:, :n], prior, normal, solution, model)
 
 
 @jit
-def _fit_pixel(image, weight, times, terms, precision, normal, solution, model):  # type: ignore[no-untyped-def]
+def _response(mean, noise, kernel, y, x):  # type: ignore[no-untyped-def]
+    """Return what a kernel makes of the mean near a pixel, and its variance;
+    0 and -1 where that is not all known.
+    """
+    reach = len(kernel) // 2
+    height, width = mean.shape
+    if not (reach <= y < height - reach and reach <= x < width - reach):
+        return 0.0, -1.0
+    value, variance = 0.0, 0.0
+    for j in range(len(kernel)):
+        for i in range(len(kernel)):
+            at_y, at_x = y + j - reach, x + i - reach
+            if noise[at_y, at_x] <= 0:
+                return 0.0, -1.0
+            value += kernel[j, i] * mean[at_y, at_x]
+            variance += kernel[j, i] ** 2 * noise[at_y, at_x]
+    return value, variance
+
+
+@jit
+def _fit_pixel(image, weight, times, terms, prior, normal, solution, model):  # type: ignore[no-untyped-def]
     """Write the model of a pixel in the images of a band."""
+    expected, precision = prior
     n = terms.shape[1]
     _normal_equations(image, weight, times, terms, n, normal, solution)
     for k in range(1, n):
         normal[k, k] += precision[k]
+        solution[k] += precision[k] * expected[k]
     _solve(normal, solution, n)
     for t in times:
         value = solution[0]

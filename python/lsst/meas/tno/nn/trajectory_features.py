@@ -43,6 +43,7 @@ FEATURES = (
     "displacement",
     "brightest",
     "unrest",
+    "left",
 )
 """Names of the features.
 
@@ -62,6 +63,8 @@ FEATURES = (
   sign.
 - unrest: mean squared S/N in single images without the static sky, anywhere in
   the window, less 1.
+- left: information of the trajectory that is left without the static sky, over
+  all that it has.
 """
 
 MAX_PIXEL_SNR = 1e6
@@ -70,7 +73,7 @@ MAX_PIXEL_SNR = 1e6
 MAX_WEIGHT = 1e30
 """Inverse variance from which on a pixel is broken, nJy^-2."""
 
-VERSION = 2
+VERSION = 3
 """Of the features; classifiers of another one are refused."""
 
 PSF_REACH = 8
@@ -142,11 +145,12 @@ def trajectory_features(
         _times_last(moving * weight),
         _times_last(weight),
         _times_last(psf),
+        columns["band"],
         ratio,
         fraction,
         information * columns["valid"],
+        _sharpness(psf, information * columns["valid"]),
         displacement,
-        _moving_fraction(columns, information, fraction, displacement),
         features,
     )
     return features
@@ -256,34 +260,11 @@ def _time_fraction(mjd: np.ndarray, valid: np.ndarray, information: np.ndarray) 
     return np.divide(offset - middle, span, out=np.zeros(mjd.shape), where=valid & (span > 0))
 
 
-def _moving_fraction(
-    columns: Mapping[str, np.ndarray], information: np.ndarray, fraction: np.ndarray, displacement: np.ndarray
-) -> np.ndarray:
-    """Return the variance of the S/N that is left when the static sky is
-    removed, ``(n, n_motions)``.
-
-    It is 1 less the mean overlap of the PSF with itself between the images of
-    a band, for the overlap of Gaussians.
+def _sharpness(psf: np.ndarray, information: np.ndarray) -> np.ndarray:
+    """Return the inverse squares of the mean PSFs' sigma, pixel^-2, as if they
+    were Gaussian.
     """
-    psf = inner_psf(columns["psf"])
     # For a Gaussian, the sum of squares is 1 / (4 pi sigma^2).
-    weight = information * columns["valid"]
-    sharpness = np.sum(psf**2, axis=(2, 3)) * 2 * np.pi
-    total = weight.sum(axis=1)
-    curvature = np.divide(
-        np.sum(weight * sharpness, axis=1), total, out=np.zeros_like(total), where=total > 0
-    )
-    same_band = columns["band"][:, :, np.newaxis] == columns["band"][:, np.newaxis]
-    of_band = np.einsum("nij,nj->ni", same_band, weight)
-    pair = np.where(same_band, weight[:, :, np.newaxis] * weight[:, np.newaxis], 0.0)
-    pair = np.divide(
-        pair, of_band[:, :, np.newaxis], out=np.zeros_like(pair), where=of_band[:, :, np.newaxis] > 0
-    )
-    apart = (fraction[:, :, np.newaxis] - fraction[:, np.newaxis]) ** 2 * curvature[:, np.newaxis, np.newaxis]
-    square = np.sum(displacement**2, axis=1)
-    length, inverse = np.unique(np.round(square, 6), return_inverse=True)
-    overlap = np.stack([np.sum(pair * np.exp(-0.5 * value * apart), axis=(1, 2)) for value in length], axis=1)
-    left = 1.0 - np.divide(
-        overlap, total[:, np.newaxis], out=np.ones_like(overlap), where=total[:, np.newaxis] > 0
-    )
-    return left[:, inverse].astype(np.float32)
+    total = information.sum(axis=1)
+    mean = np.sum(information * np.sum(psf**2, axis=(2, 3)), axis=1)
+    return 4 * np.pi * np.divide(mean, total, out=np.zeros_like(total), where=total > 0)

@@ -141,5 +141,6 @@ _SCALES = {
     "displacement": 0.4,
     "brightest": 1.0,
     "unrest": 10.0,
+    "left": 3.0,
 }
 """Factors that bring the features to about the same size."""
