@@ -15,7 +15,8 @@ with images that are compressed in squares and in rows. The floor is
 decompressing the rows that are needed, with astropy. `memory` has the peak of
 a quantum. `processes` runs `pipetask` on four patches, extraction and warp,
 with `run`, where a process that stores a table lets all others wait for the
-database, and with `run-qbb`; nothing else should run then.
+database, with `run-qbb`, and, for what the machine can do, twice at the same
+time on two repositories; nothing else should run then.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from __future__ import annotations
 import argparse
 import functools
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -259,34 +261,79 @@ def peak_memory() -> int:
 
 def print_processes(repository: str, folder: Path) -> None:
     """Print how long four patches take in one process and in two, as soon as
-    there is a graph.
+    there is a graph, and what two processes can gain that share nothing.
     """
-    rows = []
-    for way in ("run", "run-qbb"):
-        times = []
-        for n_processes in (1, 2):
-            name = f"{way}{n_processes}"
-            graph, log = str(folder / f"{name}.qg"), folder / f"{name}.log"
-            output = f"benchmark/{name}"
-            log.unlink(missing_ok=True)
-            remove_run(repository, output)
-            run(["pipetask", "qgraph", *graph_options(repository, output), "--save-qgraph", graph], log)
-            options = ["-j", str(n_processes), "--start-method", "forkserver"]
-            if way == "run":
-                command = ["pipetask", "run", "-b", repository, "-g", graph, "--output-run", output]
-                times.append(run([*command, "--register-dataset-types", *options], log))
-            else:
-                run(["pipetask", "pre-exec-init-qbb", repository, graph], log)
-                times.append(run(["pipetask", "run-qbb", repository, graph, *options], log))
-                # For the butler to remove the files.
-                transfer = ["butler", "transfer-from-graph", graph, repository]
-                run([*transfer, "--register-dataset-types"], log)
-            remove_run(repository, output)
-        rows.append(
-            [f"pipetask {way}", *(f"{seconds:.0f}" for seconds in times), f"{times[0] / times[1]:.2f}"]
-        )
+    one = time_run(repository, folder, 1)
+    times = {
+        "pipetask run": (one, time_run(repository, folder, 2)),
+        "pipetask run-qbb": (time_run_qbb(repository, folder, 1), time_run_qbb(repository, folder, 2)),
+        "two pipetask run, a repository each": (one, time_two_runs(repository, folder)),
+    }
+    rows = [[way, f"{one:.0f}", f"{two:.0f}", f"{one / two:.2f}"] for way, (one, two) in times.items()]
     print("Four patches of 500 positions, extraction and warp")
-    print(format_table(["", "-j 1, s", "-j 2, s", "times faster"], rows))
+    print(format_table(["", "one process, s", "two, s", "times faster"], rows))
+
+
+def time_run(repository: str, folder: Path, n_processes: int) -> float:
+    """Return how long ``pipetask run`` takes."""
+    output, graph, log = make_graph(repository, folder, f"run{n_processes}")
+    command = ["pipetask", "run", "-b", repository, "-g", graph, "--output-run", output]
+    seconds = run([*command, "--register-dataset-types", *process_options(n_processes)], log)
+    remove_run(repository, output)
+    return seconds
+
+
+def time_run_qbb(repository: str, folder: Path, n_processes: int) -> float:
+    """Return how long ``pipetask run-qbb`` takes."""
+    output, graph, log = make_graph(repository, folder, f"run-qbb{n_processes}")
+    run(["pipetask", "pre-exec-init-qbb", repository, graph], log)
+    seconds = run(["pipetask", "run-qbb", repository, graph, *process_options(n_processes)], log)
+    # For the butler to remove the files.
+    run(["butler", "transfer-from-graph", graph, repository, "--register-dataset-types"], log)
+    remove_run(repository, output)
+    return seconds
+
+
+def time_two_runs(repository: str, folder: Path) -> float:
+    """Return how long ``pipetask run`` takes twice at the same time, each with
+    half of the patches and a repository of its own.
+    """
+    copy = folder / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(repository, copy)
+    commands, logs = [], []
+    for number, where in enumerate((repository, str(copy))):
+        patches = f" AND patch IN ({2 * number}, {2 * number + 1})"
+        output, graph, log = make_graph(where, folder, f"half{number}", patches)
+        command = ["pipetask", "run", "-b", where, "-g", graph, "--output-run", output]
+        commands.append([*command, "--register-dataset-types"])
+        logs.append(log)
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(2) as executor:
+        list(executor.map(run, commands, logs))
+    seconds = time.perf_counter() - begin
+    remove_run(repository, "benchmark/half0")
+    shutil.rmtree(copy)
+    return seconds
+
+
+def make_graph(repository: str, folder: Path, name: str, patches: str = "") -> tuple[str, str, Path]:
+    """Return the name of a run, the file of its graph and that of its log."""
+    output, graph, log = f"benchmark/{name}", str(folder / f"{name}.qg"), folder / f"{name}.log"
+    log.unlink(missing_ok=True)
+    remove_run(repository, output)
+    options = ["-b", repository, "-i", SQUARES, "--output-run", output]
+    options += ["-d", f"skymap='tno_sim'{patches}"]
+    options += ["-p", "$MEAS_TNO_DIR/pipelines/Search.yaml#extractCutouts,warpCutouts"]
+    for field, value in {"n_positions": 500, "windowing": "all", "max_table_size": 4.0}.items():
+        options += ["-c", f"extractCutouts:{field}={value}"]
+    run(["pipetask", "qgraph", *options, "--qgraph-datastore-records", "--save-qgraph", graph], log)
+    return output, graph, log
+
+
+def process_options(n_processes: int) -> list[str]:
+    """Return the options for a number of processes."""
+    return ["-j", str(n_processes), "--start-method", "forkserver"]
 
 
 def remove_run(repository: str, name: str) -> None:
@@ -294,16 +341,6 @@ def remove_run(repository: str, name: str) -> None:
     with Butler.from_config(repository, writeable=True) as butler:
         # A pattern, since the name of a run that is not there is an error.
         butler.removeRuns(butler.collections.query(f"{name}*"))
-
-
-def graph_options(repository: str, output: str) -> list[str]:
-    """Return the options that make the graph."""
-    options = ["-b", repository, "-i", SQUARES, "--output-run", output, "-d", "skymap='tno_sim'"]
-    options += ["-p", "$MEAS_TNO_DIR/pipelines/Search.yaml#extractCutouts,warpCutouts"]
-    options += ["--qgraph-datastore-records"]
-    for name, value in {"n_positions": 500, "windowing": "all", "max_table_size": 4.0}.items():
-        options += ["-c", f"extractCutouts:{name}={value}"]
-    return options
 
 
 def run(command: list[str], log: Path) -> float:
