@@ -147,6 +147,9 @@ def test_features_tell_stars_and_flashes_from_what_moves() -> None:
     # Of its S/N is left what does not overlap with its own mean: the root of
     # 1 less the mean of exp(-(6 d / 3.6)^2) over pairs of times d apart, 0.55.
     assert found["moving_snr"][1].max() == pytest.approx(15.0 * 0.55, rel=0.05)
+    moving = np.unravel_index(found["moving_snr"][1].argmax(), found["moving_snr"][1].shape)
+    apart = np.subtract.outer(np.arange(50), np.arange(50)) / 49 * found["displacement"][1][moving]
+    assert found["left"][1][moving] == pytest.approx(1 - np.mean(np.exp(-((apart / 3.6) ** 2))), rel=0.03)
     assert found["largest"][2].max() == pytest.approx(40.0, rel=0.05)
     assert found["largest"][1].max() < 4.0
     best = np.unravel_index(found["snr"][1].argmax(), found["snr"][1].shape)
@@ -164,6 +167,33 @@ def test_flash_counts_no_more_than_an_object(snr: float) -> None:
     limit = (3.0 + 12.0 / np.sqrt(50)) / np.sqrt(50)
     assert found["snr"].max() < 2.0 * limit
     assert np.abs(found["moving_snr"]).max() < 4.0
+
+
+def test_flash_does_not_tell_what_the_seeing_does() -> None:
+    sequences = _blank()
+    # Two nights; the flash is in the better one.
+    width = np.repeat([1.5, 2.3], 25)
+    sequences.psf[0] = _gaussians(25, width, width, 0.0, 0.0)
+    sequences.image[0, 20] = _source(np.array([7.0]), np.array([7.0]), snr=5000.0)[0]
+    assert np.abs(_features(sequences)["moving_snr"]).max() < 4.0
+
+
+def test_order_of_the_motions_does_not_matter() -> None:
+    columns = _columns(white_sequences(np.random.default_rng(13), 3))
+    order = np.append(0, 1 + np.random.default_rng(14).permutation(len(MOTIONS) - 1))
+    expected = trajectory_features(columns, MOTIONS, GREY)[:, :, order]
+    np.testing.assert_allclose(trajectory_features(columns, MOTIONS[order], GREY), expected, atol=1e-5)
+
+
+def test_scatter_is_that_of_a_psf_with_wings() -> None:
+    sequences = white_sequences(np.random.default_rng(15), 60)
+    y, x = np.indices((25, 25)) - 12
+    moffat = (1 + (x**2 + y**2) / 2.2**2) ** -2.5
+    sequences.psf[:] = moffat / moffat.sum()
+    sequences.band[:, 25:] = 3
+    found = _features(sequences)
+    whole = (found["coverage"] > 0.9) & (found["displacement"] > 4.0)
+    assert np.std(found["moving_snr"][whole]) == pytest.approx(1.0, abs=0.07)
 
 
 def test_order_of_the_images_does_not_matter() -> None:
@@ -209,7 +239,8 @@ def test_broken_pixels_and_times_do_not_count() -> None:
         np.testing.assert_array_equal(found[name], reference[name])
 
 
-def test_static_sky_follows_the_seeing() -> None:
+@pytest.mark.parametrize("uneven", [False, True])
+def test_static_sky_follows_the_seeing(uneven: bool) -> None:
     rng = np.random.default_rng(8)
     sequences = _blank()
     width = rng.normal(1.8, 0.2, 50)
@@ -219,6 +250,9 @@ def test_static_sky_follows_the_seeing() -> None:
     # A star of S/N 1000 in the sum of all images; its mean is wrong by 10 %.
     sequences.image[0] = star * 1000 * NOISE / np.sqrt(np.sum(star**2))
     weight = np.full_like(sequences.image, NOISE**-2)
+    if uneven:
+        # Images of bad seeing are noisier.
+        weight /= np.where(width > 1.8, 4.0, 1.0)[:, None, None]
     sky = static_sky(sequences.image, weight, sequences.band, sequences.psf)
     wrong = np.sqrt(np.sum((sequences.image - sequences.image.mean(axis=1, keepdims=True)) ** 2)) / NOISE
     left = np.sqrt(np.sum((sequences.image - sky) ** 2)) / NOISE

@@ -29,6 +29,11 @@ OVERSAMPLING = 2
 SAME_LENGTH = 1e-6
 """Difference up to which motions count as equally long, pixels."""
 
+MIN_LEFT = 0.02
+"""Information that is left without the static sky, over all, up to which
+nothing is said of it.
+"""
+
 MIN_COVERAGE = 0.2
 """Coverage below which a trajectory is not looked at."""
 
@@ -74,15 +79,14 @@ def fill(  # type: ignore[no-untyped-def]
     ratio
         Flux in each image over that in the reference band, ``(n, n_times)``.
     fraction
-        Time from the middle, in units of the whole, ``(n, n_times)``, in
-        order; images without information at the end do not count.
+        Time from the middle, in units of the whole, ``(n, n_times)``, in order
+        where there is information.
     information
         Information of each image, ``(n, n_times)``; 0 for those to leave out.
     sharpness
         Inverse square of the PSF's sigma, pixel^-2, ``(n,)``.
     displacement
-        Motions over the whole time, pixels in x and y, ``(n_motions, 2)``, in
-        order of length.
+        Motions over the whole time, pixels in x and y, ``(n_motions, 2)``.
     features
         Features to write, ``(n, n_features, n_motions, height, width)``.
     """
@@ -120,7 +124,7 @@ def fill(  # type: ignore[no-untyped-def]
             _sum(refined[:n_groups], middle, displacement[motion], sums)
             if motion == 0:
                 brightest = _keep_snr(sums, most, static)
-            if length[motion] - before > SAME_LENGTH:
+            if abs(length[motion] - before) > SAME_LENGTH:
                 before = length[motion]
                 _share(fraction[row], information[row], band[row], before**2 * sharpness[row], shared)
             _inside(fraction[row], information[row], displacement[motion, 1], height, rows)
@@ -156,11 +160,14 @@ def _groups(fraction, information, length):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _share(fraction, information, band, sharpness, shared):  # type: ignore[no-untyped-def]
-    """Write sums over pairs of images of the information that an object shares
-    with its own part in the mean of the band, for all images before two.
+def _share(fraction, information, band, motion_squared, shared):  # type: ignore[no-untyped-def]
+    """Write what subtracting the mean of the band takes from the variance of
+    the S/N, times the information.
 
-    The PSFs of the pair overlap as Gaussians do.
+    ``shared[i, j]`` is the sum over images a < i and b < j of one band of I_a
+    I_b / I_band * exp(-d^2 / (4 sigma^2)), the overlap of Gaussian PSFs that
+    are the motion d apart. The square of the whole motion is in units of
+    sigma^2.
     """
     n = len(fraction)
     of_band = np.zeros(256)
@@ -171,7 +178,7 @@ def _share(fraction, information, band, sharpness, shared):  # type: ignore[no-u
         for j in range(n):
             value = 0.0
             if band[i] == band[j] and information[i] > 0 and information[j] > 0:
-                apart = (fraction[i] - fraction[j]) ** 2 * sharpness
+                apart = (fraction[i] - fraction[j]) ** 2 * motion_squared
                 value = information[i] * information[j] / of_band[band[i]] * np.exp(-0.25 * apart)
             shared[i + 1, j + 1] = shared[i, j + 1] + shared[i + 1, j] - shared[i, j] + value
 
@@ -181,14 +188,11 @@ def _inside(fraction, information, motion, size, inside):  # type: ignore[no-unt
     """Write the first image in which an object is within the window, and the
     one after the last, for all start positions along an axis.
     """
-    n = len(fraction)
-    while n > 0 and not information[n - 1] > 0:
-        n -= 1
     for i in range(len(inside)):
         position = i / OVERSAMPLING - 0.25
-        first, last = n, 0
-        for t in range(n):
-            if -0.5 <= position + motion * fraction[t] <= size - 0.5:
+        first, last = len(fraction), 0
+        for t in range(len(fraction)):
+            if information[t] > 0 and -0.5 <= position + motion * fraction[t] <= size - 0.5:
                 first, last = min(first, t), t + 1
         inside[i, 0], inside[i, 1] = first, last
 
@@ -373,9 +377,8 @@ def _reduce(sums, static, whole, seen, features):  # type: ignore[no-untyped-def
             if best_y >= 0:
                 coverage = sums[2, best_y, best_x] / most
                 scale = np.float32(1.0) / np.sqrt(sums[2, best_y, best_x])
-                # Where hardly anything is left, nothing is said.
                 left = _left(total, shared, rows[best_y], columns[best_x])
-                moving_scale = scale / np.sqrt(left) if left > np.float32(0.02) else np.float32(0.0)
+                moving_scale = scale / np.sqrt(left) if left > np.float32(MIN_LEFT) else np.float32(0.0)
                 freedom = max(coverage * n_images - np.float32(1.0), np.float32(1.0))
                 excess = sums[4, best_y, best_x] - (sums[1, best_y, best_x] * scale) ** 2 - freedom
                 out = features[:, row, column]

@@ -18,10 +18,10 @@ seeing, ellipticity, and what is left.
 """
 
 PRIOR = 2.0
-"""Scatter that is expected of a pixel's response to a component, over the
-brightest sky near it times the part of the component that the response of the
-mean sky does not explain, relative to the PSF. It is above 1, because the
-wings of a PSF change more than its core.
+"""Scatter of a pixel's response to a component about what is expected of it,
+over the brightest sky near it times the size, relative to the PSF, of what the
+kernel does not make of the component. It is above 1, because the wings of a
+PSF change more than its core.
 """
 
 RIDGE = 1e-3
@@ -83,24 +83,27 @@ def static_sky(image: np.ndarray, weight: np.ndarray, band: np.ndarray, psf: np.
     """
     sky = np.zeros(image.shape, dtype=np.float32)
     for index in range(len(BANDS)):
-        is_band = band == index
+        is_band = (band == index) & psf.any(axis=(2, 3))
         rows = np.flatnonzero(is_band.any(axis=1))
         if len(rows) == 0:
             continue
-        coefficients, mean, components = _components(psf[rows], is_band[rows] & (psf[rows].any(axis=(2, 3))))
+        share = np.where(is_band[rows], weight[rows].sum(axis=(2, 3)), np.float32(0.0))
+        coefficients, mean, components = _components(psf[rows], share)
         kernels, missed, size = _kernels(mean, components)
         _fit(image, weight, rows, is_band, coefficients, kernels, missed, size, sky)
     return sky
 
 
-def _components(psf: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the coefficients of the chosen images' PSFs, ``(n, n_times,
-    n_components)``, with unit mean square, their mean, ``(n, k, k)``, and the
-    components, ``(n, n_components, k, k)``.
+def _components(psf: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the coefficients of the PSFs, ``(n, n_times, n_components)``,
+    with unit mean square, their mean, ``(n, k, k)``, and the components,
+    ``(n, n_components, k, k)``, of the images that have a share in the mean.
     """
+    chosen = share > 0
     number = np.maximum(chosen.sum(axis=1), 1).astype(np.float32)
     flat = np.where(chosen[:, :, np.newaxis], psf.reshape(*psf.shape[:2], -1), np.float32(0.0))
-    mean = flat.sum(axis=1) / number[:, np.newaxis]
+    part = share / np.maximum(share.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    mean = (part[:, np.newaxis] @ flat)[:, 0]
     change = np.where(chosen[:, :, np.newaxis], flat - mean[:, np.newaxis], np.float32(0.0))
     value, vector = np.linalg.eigh(change @ change.transpose(0, 2, 1))
     n_components = min(N_COMPONENTS, value.shape[1])
@@ -117,32 +120,32 @@ def _components(psf: np.ndarray, chosen: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _kernels(mean: np.ndarray, components: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the kernels that turn a mean PSF into the components, ``(n,
-    n_components, m, m)``, and the norms of what they miss, and of the
+    n_components, width, width)``, and the norms of what they miss, and of the
     components, over that of the mean PSF, ``(n, n_components)``.
     """
     reach = KERNEL_REACH
-    size = 2 * reach + 1
+    width = 2 * reach + 1
     padded = np.pad(mean, ((0, 0), (reach, reach), (reach, reach)))
     shifted = sliding_window_view(padded, mean.shape[1:], axis=(1, 2))
-    shifted = shifted.reshape(len(mean), size * size, -1)
+    shifted = shifted.reshape(len(mean), width * width, -1)
     target = components.reshape(*components.shape[:2], -1)
     gram = shifted @ shifted.transpose(0, 2, 1)
-    square = np.einsum("nii->n", gram) / size**2
-    gram += (RIDGE * square + 1e-30)[:, np.newaxis, np.newaxis] * np.eye(size * size)
+    square = np.einsum("nii->n", gram) / width**2
+    gram += (RIDGE * square + 1e-30)[:, np.newaxis, np.newaxis] * np.eye(width * width)
     kernels = np.linalg.solve(gram, shifted @ target.transpose(0, 2, 1)).transpose(0, 2, 1)
     norm = np.linalg.norm(mean, axis=(1, 2))[:, np.newaxis]
     missed, whole = (
         np.divide(value, norm, out=np.zeros_like(value), where=norm > 0)
         for value in (np.linalg.norm(target - kernels @ shifted, axis=2), np.linalg.norm(target, axis=2))
     )
-    return kernels.reshape(*components.shape[:2], size, size), missed, whole
+    return kernels.reshape(*components.shape[:2], width, width), missed, whole
 
 
 @jit
 def _fit(image, weight, rows, is_band, coefficients, kernels, missed, size, sky):  # type: ignore[no-untyped-def]
     """Write the sky of the images of a band."""
     n_times, height, width = image.shape[1:]
-    mean, noise, bright = np.empty((3, height, width))
+    mean, noise, bright, doubt = np.empty((4, height, width))
     n_terms = coefficients.shape[2] + 1
     normal, solution = np.empty((n_terms, n_terms)), np.empty(n_terms)
     terms = np.ones((n_times, n_terms))
@@ -150,45 +153,50 @@ def _fit(image, weight, rows, is_band, coefficients, kernels, missed, size, sky)
     for i in range(len(rows)):
         row = rows[i]
         times = np.flatnonzero(is_band[row])
-        _means(image[row], weight[row], times, mean, noise)
-        _brightest(mean, noise, bright)
         terms[:, 1:] = coefficients[i]
-        for y in range(height):
-            for x in range(width):
-                if noise[y, x] <= 0:
-                    continue
-                n = n_terms if bright[y, x] > 0 else 1
-                for k in range(1, n):
-                    expected[k], square = _response(mean, noise, kernels[i, k - 1], y, x)
-                    unknown = size[i, k - 1] if square < 0 else missed[i, k - 1]
-                    square = max(square, 0.0) + (PRIOR * unknown * bright[y, x]) ** 2
-                    # Without any change, the response is 0.
-                    precision[k] = 1.0 / max(square, 1e-12 * noise[y, x])
-                kept[:] = weight[row, :, y, x]
-                pixel, model = image[row, :, y, x], sky[row, :, y, x]
-                prior = expected[:n], precision
-                _fit_pixel(pixel, kept, times, terms[:, :n], prior, normal, solution, model)
-                if _leave_out(pixel, kept, times, model):
+        used = weight[row].copy()
+        # What a flash does to the mean must not tell responses beside it.
+        for is_second in (False, True):
+            _means(image[row], used, times, mean, noise)
+            _brightest(mean, noise, bright)
+            _doubt(used, times, terms, size[i], noise, bright, doubt)
+            for y in range(height):
+                for x in range(width):
+                    if noise[y, x] <= 0:
+                        continue
+                    n = n_terms if bright[y, x] > 0 else 1
+                    for k in range(1, n):
+                        expected[k], square, unknown = 0.0, 0.0, size[i, k - 1]
+                        if is_second:
+                            expected[k], square = _response(mean, doubt, bright, kernels[i, k - 1], y, x)
+                            unknown = missed[i, k - 1]
+                        square += (PRIOR * unknown * bright[y, x]) ** 2
+                        # Without any change, the response is 0.
+                        precision[k] = 1.0 / max(square, 1e-12 * noise[y, x])
+                    kept[:] = used[:, y, x]
+                    pixel, model = image[row, :, y, x], sky[row, :, y, x]
+                    prior = expected[:n], precision
                     _fit_pixel(pixel, kept, times, terms[:, :n], prior, normal, solution, model)
+                    if not is_second and _leave_out(pixel, kept, times, model):
+                        used[:, y, x] = kept
 
 
 @jit
-def _response(mean, noise, kernel, y, x):  # type: ignore[no-untyped-def]
-    """Return what a kernel makes of the mean near a pixel, and its variance;
-    0 and -1 where that is not all known.
+def _response(mean, doubt, bright, kernel, y, x):  # type: ignore[no-untyped-def]
+    """Return what a kernel makes of the mean near a pixel, and its variance.
+    What is not known may be as bright as what is.
     """
     reach = len(kernel) // 2
     height, width = mean.shape
-    if not (reach <= y < height - reach and reach <= x < width - reach):
-        return 0.0, -1.0
     value, variance = 0.0, 0.0
     for j in range(len(kernel)):
         for i in range(len(kernel)):
             at_y, at_x = y + j - reach, x + i - reach
-            if noise[at_y, at_x] <= 0:
-                return 0.0, -1.0
-            value += kernel[j, i] * mean[at_y, at_x]
-            variance += kernel[j, i] ** 2 * noise[at_y, at_x]
+            if 0 <= at_y < height and 0 <= at_x < width and doubt[at_y, at_x] > 0:
+                value += kernel[j, i] * mean[at_y, at_x]
+                variance += kernel[j, i] ** 2 * doubt[at_y, at_x]
+            else:
+                variance += (kernel[j, i] * bright[y, x]) ** 2
     return value, variance
 
 
@@ -247,6 +255,22 @@ def _means(image, weight, times, mean, variance):  # type: ignore[no-untyped-def
                 first += weight[t, y, x] * image[t, y, x]
             mean[y, x] = first / total if total > 0 else 0.0
             variance[y, x] = 1.0 / total if total > 0 else 0.0
+
+
+@jit
+def _doubt(weight, times, terms, size, noise, bright, doubt):  # type: ignore[no-untyped-def]
+    """Write the variance of the mean, as that of the sky with the mean PSF,
+    which it is not in pixels that some images lack; 0 where there is none.
+    """
+    for y in range(noise.shape[0]):
+        for x in range(noise.shape[1]):
+            doubt[y, x] = noise[y, x]
+            if bright[y, x] > 0:
+                for k in range(1, terms.shape[1]):
+                    total = 0.0
+                    for t in times:
+                        total += weight[t, y, x] * terms[t, k]
+                    doubt[y, x] += (total * noise[y, x] * size[k - 1] * bright[y, x]) ** 2
 
 
 @jit

@@ -50,7 +50,7 @@ FEATURES = (
 - snr: S/N of the matched filter along the trajectory. What an image has beyond
   3 sigma more than an object of S/N 12 does not count.
 - moving_snr: the same after the static sky, by band, is removed, in units of
-  the scatter that is left; 0 for a trajectory without motion.
+  the scatter that is left; 0 where that is next to none, as without motion.
 - clipped_snr: the same with each image's S/N clipped at 3.
 - excess: chi^2 of the images' S/N about a constant flux, in units of its
   scatter.
@@ -75,6 +75,9 @@ MAX_WEIGHT = 1e30
 
 VERSION = 3
 """Of the features; classifiers of another one are refused."""
+
+LEAST_OVERLAP = 1e-3
+"""Least overlap of a PSF with itself a pixel off that is believed."""
 
 PSF_REACH = 8
 """Pixels from its centre at which a PSF is cut. Beyond it a seeing of 1.1
@@ -137,6 +140,7 @@ def trajectory_features(
     psf = inner_psf(columns["psf"])
     moving = image - static_sky(image, weight, columns["band"], psf)
     ratio = _by_band(columns["band"], flux_ratio)
+    # Nothing in invalid images has a weight.
     information = (ratio**2 * weight.max(axis=(2, 3)) * np.sum(psf**2, axis=(2, 3))).astype(float)
     fraction = _time_fraction(columns["mjd"], columns["valid"], information)
     features = np.zeros((len(image), len(FEATURES), len(displacement), *image.shape[2:]), dtype=np.float32)
@@ -148,8 +152,8 @@ def trajectory_features(
         columns["band"],
         ratio,
         fraction,
-        information * columns["valid"],
-        _sharpness(psf, information * columns["valid"]),
+        information,
+        _sharpness(psf, information),
         displacement,
         features,
     )
@@ -252,7 +256,6 @@ def _time_fraction(mjd: np.ndarray, valid: np.ndarray, information: np.ndarray) 
     first = np.where(valid, mjd, np.inf).min(axis=1, keepdims=True)
     span = np.where(np.isfinite(first), last - first, 0.0)
     offset = np.where(valid, mjd - last, 0.0)
-    information = information * valid
     total = information.sum(axis=1, keepdims=True)
     middle = np.divide(
         (offset * information).sum(axis=1, keepdims=True), total, out=np.zeros_like(total), where=total > 0
@@ -264,7 +267,10 @@ def _sharpness(psf: np.ndarray, information: np.ndarray) -> np.ndarray:
     """Return the inverse squares of the mean PSFs' sigma, pixel^-2, as if they
     were Gaussian.
     """
-    # For a Gaussian, the sum of squares is 1 / (4 pi sigma^2).
-    total = information.sum(axis=1)
-    mean = np.sum(information * np.sum(psf**2, axis=(2, 3)), axis=1)
-    return 4 * np.pi * np.divide(mean, total, out=np.zeros_like(total), where=total > 0)
+    # A Gaussian's overlap with itself a pixel off is exp(-1 / (4 sigma^2)).
+    itself = np.einsum("nt,ntyx,ntyx->n", information, psf, psf)
+    along_x = np.einsum("nt,ntyx,ntyx->n", information, psf[..., 1:], psf[..., :-1])
+    along_y = np.einsum("nt,ntyx,ntyx->n", information, psf[:, :, 1:], psf[:, :, :-1])
+    beside = (along_x + along_y) / 2
+    overlap = np.divide(beside, itself, out=np.ones_like(itself), where=itself > 0)
+    return -4.0 * np.log(np.clip(overlap, LEAST_OVERLAP, 1.0))
