@@ -269,7 +269,7 @@ def print_processes(repository: str, folder: Path) -> None:
         "pipetask run-qbb": (time_run_qbb(repository, folder, 1), time_run_qbb(repository, folder, 2)),
         "two pipetask run, a repository each": (one, time_two_runs(repository, folder)),
     }
-    rows = [[way, f"{one:.0f}", f"{two:.0f}", f"{one / two:.2f}"] for way, (one, two) in times.items()]
+    rows = [[way, f"{slow:.0f}", f"{fast:.0f}", f"{slow / fast:.2f}"] for way, (slow, fast) in times.items()]
     print("Four patches of 500 positions, extraction and warp")
     print(format_table(["", "one process, s", "two, s", "times faster"], rows))
 

@@ -260,7 +260,8 @@ def test_static_sky_follows_the_seeing(uneven: bool) -> None:
     assert left < 0.02 * wrong
 
 
-def test_what_moves_stays_while_the_seeing_changes() -> None:
+@pytest.mark.parametrize("dead_pixel", [False, True])
+def test_what_moves_stays_while_the_seeing_changes(dead_pixel: bool) -> None:
     sequences = _blank()
     width = np.linspace(1.6, 2.0, 50)
     x, y = _moving(sequences, 6.0, 0.0)
@@ -270,6 +271,8 @@ def test_what_moves_stays_while_the_seeing_changes() -> None:
     sequences.psf[0] = _gaussians(25, width, width, 0.0, 0.0)
     sequences.image[0] = mover * 50 * NOISE / np.sqrt(np.sum(mover**2))
     weight = np.full_like(sequences.image, NOISE**-2)
+    if dead_pixel:
+        sequences.image[0, :, 8, 7], mover[:, 8, 7], weight[0, :, 8, 7] = 0.0, 0.0, 0.0
     sky = static_sky(sequences.image, weight, sequences.band, sequences.psf)
     constant = static_sky(
         sequences.image,
@@ -280,6 +283,29 @@ def test_what_moves_stays_while_the_seeing_changes() -> None:
     left, most = (np.sum(mover * (sequences.image[0] - value[0])) for value in (sky, constant))
     # A trend of the seeing is no motion, though both are trends.
     assert 0.8 * most < left < most
+
+
+def test_pixels_that_a_night_lacks_do_not_tell_the_seeing() -> None:
+    sequences = _blank()
+    width = np.repeat([1.5, 2.3], 25)
+    sequences.psf[0] = _gaussians(25, width, width, 0.0, 0.0)
+    star = _gaussians(15, width, width, 0.0, 0.0)
+    sequences.image[0] = star * 300 * NOISE / np.sqrt(np.sum(star**2))
+    weight = np.full_like(sequences.image, NOISE**-2)
+    sequences.image[0, :25, :, 7], weight[0, :25, :, 7] = 0.0, 0.0
+    left = sequences.image - static_sky(sequences.image, weight, sequences.band, sequences.psf)
+    # In sigma of the sum of all pixels, of a star of S/N 300.
+    assert np.sqrt(np.sum(weight * left**2)) < 3.0
+
+
+def test_image_without_a_psf_has_no_part_in_the_sky() -> None:
+    sequences = white_sequences(np.random.default_rng(16), 2)
+    sequences.psf[:, ::2] = 0.0
+    expected = _features(sequences)
+    sequences.image[:, ::2] += 1000.0
+    found = _features(sequences)
+    for name in FEATURES:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
 
 
 def test_empty_sky_costs_its_mean_only() -> None:

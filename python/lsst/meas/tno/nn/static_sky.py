@@ -134,11 +134,11 @@ def _kernels(mean: np.ndarray, components: np.ndarray) -> tuple[np.ndarray, np.n
     gram += (RIDGE * square + 1e-30)[:, np.newaxis, np.newaxis] * np.eye(width * width)
     kernels = np.linalg.solve(gram, shifted @ target.transpose(0, 2, 1)).transpose(0, 2, 1)
     norm = np.linalg.norm(mean, axis=(1, 2))[:, np.newaxis]
-    missed, whole = (
+    missed, size = (
         np.divide(value, norm, out=np.zeros_like(value), where=norm > 0)
         for value in (np.linalg.norm(target - kernels @ shifted, axis=2), np.linalg.norm(target, axis=2))
     )
-    return kernels.reshape(*components.shape[:2], width, width), missed, whole
+    return kernels.reshape(*components.shape[:2], width, width), missed, size
 
 
 @jit
