@@ -10,6 +10,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -342,6 +343,39 @@ def test_repositories_that_cannot_be_opened(copied: str, tmp_path: Path) -> None
         assert result.returncode == 1
         (line,) = result.stderr.splitlines()
         assert line.startswith(f"Error: {place} cannot be opened as a butler repository: ")
+
+
+def test_a_repository_whose_writer_was_killed(copied: str) -> None:
+    before = run_butler(CLASSIFIERS, copied)
+    expected = before.returncode, before.stdout, before.stderr
+    leave_transaction(copied)
+    result = run_butler(CLASSIFIERS, copied)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"Error: {copied} cannot be opened as a butler repository: A process was killed")
+    _, found, command = line.partition("python -c '")
+    assert found
+    assert command.endswith("'")
+    code = command.removesuffix("'").replace("REPO", str(copied))
+    subprocess.run([sys.executable, "-c", code], check=True)
+    result = run_butler(CLASSIFIERS, copied)
+    assert (result.returncode, result.stdout, result.stderr) == expected
+
+
+def leave_transaction(repo: str) -> None:
+    """Kill a process that has written half a transaction to the database."""
+    code = f"""
+import os, signal, sqlite3
+connection = sqlite3.connect({str(Path(repo, "gen3.sqlite3"))!r}, isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("CREATE TABLE half AS SELECT zeroblob(1000) FROM sqlite_master")
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("UPDATE half SET rowid = rowid + 1000000")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == -signal.SIGKILL, result.stderr
+    assert Path(repo, "gen3.sqlite3-journal").stat().st_size > 0
 
 
 def run_butler(*args: object, max_bytes: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -30,6 +30,8 @@ from batch_builders import (
     serialized,
 )
 
+from lsst.daf.butler import Butler
+
 pytestmark = pytest.mark.slow
 
 N_KILLS = int(os.environ.get("TNO_KILLS", "3"))
@@ -79,6 +81,7 @@ def _kill(survey, run, seconds, expected):
     except ProcessLookupError:
         pass  # It was faster than the one before it.
     process.wait()
+    Butler.from_config(str(survey), writeable=True).close()  # A reader cannot undo a transaction.
     found = read_contents(survey, run, skip_unreadable=True)
     assert_consistent(found, expected)
     _check_files(survey, run)

@@ -92,6 +92,12 @@ def describe_error(error: BaseException) -> str:
         error = error.__cause__
     # SQLAlchemy adds the statement and a link to its own manual.
     error = getattr(error, "orig", None) or error
+    if getattr(error, "sqlite_errorname", None) == "SQLITE_READONLY_ROLLBACK":
+        return (
+            "A process was killed while it wrote to the database, and what it began must be undone first. "
+            "Open the repository for writing once: "
+            "python -c 'from lsst.daf.butler import Butler; Butler.from_config(\"REPO\", writeable=True)'"
+        )
     # A KeyError puts its message in quotes.
     is_quoted = isinstance(error, KeyError) and error.args
     message = " ".join(str(error.args[0] if is_quoted else error).split())
