@@ -163,6 +163,8 @@ def measure_others(sequences: ImageSequences, args: argparse.Namespace) -> dict[
             shape_out=(args.warp_size, args.warp_size),
             order=3,
         )
+    else:
+        print("reproject is not installed (pip install reproject dask-image), and not compared with.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return cpu_times(calls, 5 * args.repeats)

@@ -153,10 +153,15 @@ def print_summary(injected: Table) -> None:
 
 
 def print_efficiency(efficiency: Table) -> None:
-    """Print how faint an object half of which are found is."""
-    print(f"Half of the test objects are found, at {FALSE_POSITIVES} false positives per sequence,")
+    """Print for how faint an object the efficiency is half of its highest."""
+    fits = efficiency[efficiency["kind"] == "fit"]
+    (plateau,) = fits["value"][fits["quantity"] == "snr50_plateau"]
+    print(
+        f"The detection efficiency, at {FALSE_POSITIVES} false positives per sequence, is half of its "
+        f"highest ({plateau:.2f})"
+    )
     for quantity, name in (("snr50", "S/N"), ("m50", "r magnitude")):
-        row = efficiency[(efficiency["kind"] == "fit") & (efficiency["quantity"] == quantity)][0]
+        (row,) = fits[fits["quantity"] == quantity]
         value = f"{row['value']:.2f} ({row['value_low']:.2f} to {row['value_high']:.2f})"
         print(f"  at {name} {value if np.isfinite(row['value']) else row['reason']}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from nn_builders import FILTERS, as_handle, injected_sequences
 from lsst.meas.tno.nn.checkpoints import Checkpoints, TrainingState
 from lsst.meas.tno.nn.training import Trainer
 from lsst.meas.tno.tasks.train_classifier import TrainClassifierConfig, TrainClassifierTask
+from lsst.pipe.base import InMemoryDatasetHandle
 from lsst.utils.logging import getLogger
 
 LOG = getLogger("test")
@@ -24,7 +26,7 @@ class InterruptedTrainingError(Exception):
     """Somebody pulled the plug."""
 
 
-def run_task(checkpoint_dir: Path | None, seed: int = 1, **training: Any) -> pa.Table:
+def make_task(checkpoint_dir: Path | None, **training: Any) -> TrainClassifierTask:
     config = TrainClassifierConfig()
     config.architecture.name = "conv3d"
     config.architecture["conv3d"].filters = FILTERS
@@ -32,8 +34,15 @@ def run_task(checkpoint_dir: Path | None, seed: int = 1, **training: Any) -> pa.
     config.training.update(**{"max_epochs": 6, "device": "cpu", "batch_size": 16, **training})
     config.training.checkpoint_dir = None if checkpoint_dir is None else str(checkpoint_dir)
     config.validate()
-    handles = [as_handle(injected_sequences(seed + patch, 80, patch=patch)) for patch in (0, 1)]
-    return TrainClassifierTask(config=config).run(handles).classifier
+    return TrainClassifierTask(config=config)
+
+
+def make_handles(seed: int = 1) -> list[InMemoryDatasetHandle]:
+    return [as_handle(injected_sequences(seed + patch, 80, patch=patch)) for patch in (0, 1)]
+
+
+def run_task(checkpoint_dir: Path | None, seed: int = 1, **training: Any) -> pa.Table:
+    return make_task(checkpoint_dir, **training).run(make_handles(seed)).classifier
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
@@ -94,6 +103,20 @@ def test_training_that_stopped_by_itself_is_not_continued(
         assert len(list(tmp_path.iterdir())) == 1
     monkeypatch.setattr(Trainer, "_run_epoch", fail)
     assert run_task(tmp_path, max_epochs=2).equals(expected, check_metadata=True)
+
+
+def test_checkpoints_stay_until_the_output_is_put(tmp_path: Path) -> None:
+    def put(*args: Any) -> None:
+        raise OSError("No space left on device.")
+
+    butler = SimpleNamespace(get=lambda refs: make_handles(), put=put)
+    inputs = SimpleNamespace(sequences=[])
+    with pytest.raises(OSError, match="No space left"):
+        make_task(tmp_path, max_epochs=2).runQuantum(butler, inputs, SimpleNamespace())
+    assert len(list(tmp_path.iterdir())) == 1
+    butler.put = lambda *args: None
+    make_task(tmp_path, max_epochs=2).runQuantum(butler, inputs, SimpleNamespace())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("change", [{"learning_rate": 2e-3}, {"max_epochs": 7}, {"seed": 5}])

@@ -120,6 +120,24 @@ def test_remote_files_do_not_stay_open(
     assert opened == {"0.fits": 2}
 
 
+class _ForeignConnectionError(type("ConnectionError", (OSError,), {})):  # type: ignore[misc]
+    """An error of a library that does not use Python's own."""
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, TimeoutError, _ForeignConnectionError])
+def test_stores_that_are_not_reached(
+    handles: list[Any], monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """They are no fault of a visit, which must not be left out for it."""
+
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise error("The store does not answer.")
+
+    monkeypatch.setattr(visits, "open_image", fail)
+    with OpenVisits() as pool, pytest.raises(error, match="does not answer"):
+        pool.read_metadata(handles[0])
+
+
 def test_damaged_files_are_closed(handles: list[Any], opened: dict[str, int], tmp_path: Path) -> None:
     content = handles[0].butler.getURI(None).read()
     (tmp_path / "damaged.fits").write_bytes(content[:20_000])

@@ -30,7 +30,10 @@ from ._sequences import UNUSABLE
 from .injection import is_on_image
 
 REASONS = ("outside", "masked", "below_threshold", "merged")
-"""Why objects are missed; the first that holds."""
+"""Why objects are missed; the first that holds. What is merged is above the
+threshold, but not in the list of candidates: that of another window was taken
+for it, or the motion in this one cannot be measured.
+"""
 
 MIN_SEEN = 0.5
 """Part of the images that an object must be inside of the window in, and part

@@ -94,9 +94,12 @@ def _counted(n_part: int, n: int) -> Row:
 def _threshold_rows(options: EfficiencyOptions) -> Iterator[Row]:
     row: Row = {"kind": "threshold", "quantity": "logit", "logit": options.threshold.logit}
     if options.calibration is not None:
-        rate = options.calibration.false_positive_rate(np.array(options.threshold.logit))
-        row["false_positive_rate"] = float(rate)
-        row["reason"] = "extrapolated" if rate * options.calibration.n_clean < 1 else ""
+        rate = float(options.calibration.false_positive_rate(np.array(options.threshold.logit)))
+        if rate < options.calibration.smallest_rate:
+            row["reason"] = f"below {options.calibration.smallest_rate:.3g}, which is all that is known"
+        else:
+            row["false_positive_rate"] = rate
+            row["reason"] = "extrapolated" if rate * options.calibration.n_clean < 1 else ""
     yield row
 
 

@@ -51,6 +51,12 @@ type ImagePlanes = tuple[Image, Mask, Image]
 MAX_OPEN = 128
 """Number of files that stay open: half of what macOS lets a process have."""
 
+UNREACHABLE = frozenset({"ClientConnectionError", "ConnectionError", "Timeout", "TimeoutError"})
+"""What the errors of a store that is not reached are called, or their base
+classes; Python, requests, aiohttp and botocore have their own. None becomes a
+`VisitError`: the visit is not to be left out, but the quantum tried again.
+"""
+
 
 class VisitError(RuntimeError):
     """A visit image cannot be used; the message says which and why."""
@@ -279,6 +285,9 @@ def _naming(data_id: DataId) -> Iterator[None]:
         # They are no fault of the file.
         raise
     except Exception as error:
+        if any(base.__name__ in UNREACHABLE for base in type(error).__mro__):
+            # Nor is this, and it need not be so the next time.
+            raise
         raise VisitError(f"{data_id}: {type(error).__name__}: {error}") from error
 
 

@@ -40,8 +40,10 @@ COLUMNS = {
 """Titles of the columns of numbers of the table of candidates."""
 
 _QUANTITIES = {
-    ("fit", "m50"): "Magnitude at which half are found",
-    ("fit", "snr50"): "S/N at which half are found",
+    ("fit", "m50"): "Magnitude at half of the highest efficiency",
+    ("fit", "m50_plateau"): "Highest efficiency by magnitude",
+    ("fit", "snr50"): "S/N at half of the highest efficiency",
+    ("fit", "snr50_plateau"): "Highest efficiency by S/N",
     ("efficiency", "all"): "Part of all injected objects that is found",
     ("false_positives", "per_sequence"): "False positives a sequence",
     ("false_positives", "per_square_degree"): "False positives a square degree",
@@ -141,7 +143,7 @@ def make_tiles(search: Search) -> dict[str, str]:
         tiles["Observed"] = _times(images, 10)
     if search.efficiency is not None:
         numbers = describe_efficiency(search.efficiency)
-        for name in ("Magnitude at which half are found", "False positives a sequence"):
+        for name in (_QUANTITIES["fit", "m50"], _QUANTITIES["false_positives", "per_sequence"]):
             if name in numbers:
                 tiles[name] = numbers[name]
     return tiles

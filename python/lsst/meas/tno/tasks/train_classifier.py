@@ -102,7 +102,9 @@ class TrainClassifierTask(PipelineTask):
         outputRefs: OutputQuantizedConnection,
     ) -> None:
         """Get handles of the sequences, and write what `run` returns."""
-        butlerQC.put(self.run(sequences=butlerQC.get(inputRefs.sequences)), outputRefs)
+        result, trainer = self._train(butlerQC.get(inputRefs.sequences))
+        butlerQC.put(result, outputRefs)
+        trainer.remove_checkpoint()
 
     def run(self, sequences: Sequence[DeferredDatasetHandle | InMemoryDatasetHandle]) -> Struct:
         """Train a network.
@@ -124,6 +126,16 @@ class TrainClassifierTask(PipelineTask):
         ------
         lsst.meas.tno.nn.training_set.TrainingSetError
             Raised if a network cannot be trained on the sequences.
+        """
+        result, trainer = self._train(sequences)
+        trainer.remove_checkpoint()
+        return result
+
+    def _train(
+        self, sequences: Sequence[DeferredDatasetHandle | InMemoryDatasetHandle]
+    ) -> tuple[Struct, Trainer]:
+        """Return what `run` does, and the trainer, whose checkpoint is to go
+        once that is safe.
         """
         from ..nn.compute import reproducible, resolve_device
         from ..nn.training import Trainer
@@ -147,9 +159,7 @@ class TrainClassifierTask(PipelineTask):
             self.log.info("Sequences: %s.", training_set.counts)
             trainer = Trainer(architecture, training_set, config, self.log)
             trainer.run()
-            result = self._summarize(trainer, training_set)
-            trainer.remove_checkpoint()
-            return result
+            return self._summarize(trainer, training_set), trainer
 
     def _summarize(self, trainer: Trainer, training_set: TrainingSet) -> Struct:
         from ..nn.metrics import roc_areas_by_snr
