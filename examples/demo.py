@@ -154,15 +154,11 @@ def print_summary(injected: Table) -> None:
 
 def print_efficiency(efficiency: Table) -> None:
     """Print for how faint an object the efficiency is half of its highest."""
-    fits = efficiency[efficiency["kind"] == "fit"]
-    (plateau,) = fits["value"][fits["quantity"] == "snr50_plateau"]
-    print(
-        f"The detection efficiency, at {FALSE_POSITIVES} false positives per sequence, is half of its "
-        f"highest ({plateau:.2f})"
-    )
+    fits = {row["quantity"]: row for row in efficiency[efficiency["kind"] == "fit"]}
+    print(f"The efficiency, at {FALSE_POSITIVES} false positives per sequence, is half of its highest")
     for quantity, name in (("snr50", "S/N"), ("m50", "r magnitude")):
-        (row,) = fits[fits["quantity"] == quantity]
-        value = f"{row['value']:.2f} ({row['value_low']:.2f} to {row['value_high']:.2f})"
+        row, plateau = fits[quantity], fits[f"{quantity}_plateau"]["value"]
+        value = f"{row['value']:.2f} ({row['value_low']:.2f} to {row['value_high']:.2f}), of {plateau:.2f}"
         print(f"  at {name} {value if np.isfinite(row['value']) else row['reason']}")
 
 

@@ -346,6 +346,8 @@ def test_threshold_of_the_calibration() -> None:
     assert value(table, "false_positives", "per_sequence")[0] == pytest.approx(0.02, rel=0.1)
     table = run([patch], description, threshold_mode="per_sequence", threshold=1e-4)
     assert rows(table, "threshold")["reason"][0] == "extrapolated"
+    table = run([patch], description, threshold_mode="per_sequence", threshold=calibration.smallest_rate)
+    assert rows(table, "threshold")["false_positive_rate"][0] == pytest.approx(calibration.smallest_rate)
     (row,) = rows(run([patch], description, threshold=20.0), "threshold")
     assert np.isnan(row["false_positive_rate"])
     assert row["reason"] == f"below {1 / (30 * calibration.n_clean):.3g}, which is all that is known"

@@ -15,7 +15,7 @@ from nn_builders import FILTERS, as_handle, injected_sequences
 from lsst.meas.tno.nn.checkpoints import Checkpoints, TrainingState
 from lsst.meas.tno.nn.training import Trainer
 from lsst.meas.tno.tasks.train_classifier import TrainClassifierConfig, TrainClassifierTask
-from lsst.pipe.base import InMemoryDatasetHandle
+from lsst.pipe.base import InMemoryDatasetHandle, Struct
 from lsst.utils.logging import getLogger
 
 LOG = getLogger("test")
@@ -42,7 +42,16 @@ def make_handles(seed: int = 1) -> list[InMemoryDatasetHandle]:
 
 
 def run_task(checkpoint_dir: Path | None, seed: int = 1, **training: Any) -> pa.Table:
-    return make_task(checkpoint_dir, **training).run(make_handles(seed)).classifier
+    outputs: list[Struct] = []
+    butler = SimpleNamespace(
+        get=lambda refs: make_handles(seed), put=lambda result, refs: outputs.append(result)
+    )
+    run_quantum(make_task(checkpoint_dir, **training), butler)
+    return outputs[0].classifier
+
+
+def run_quantum(task: TrainClassifierTask, butler: Any) -> None:
+    task.runQuantum(butler, SimpleNamespace(sequences=[]), SimpleNamespace())
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int) -> None:
@@ -105,17 +114,16 @@ def test_training_that_stopped_by_itself_is_not_continued(
     assert run_task(tmp_path, max_epochs=2).equals(expected, check_metadata=True)
 
 
-def test_checkpoints_stay_until_the_output_is_put(tmp_path: Path) -> None:
+def test_checkpoints_stay_until_the_output_is_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def put(*args: Any) -> None:
         raise OSError("No space left on device.")
 
     butler = SimpleNamespace(get=lambda refs: make_handles(), put=put)
-    inputs = SimpleNamespace(sequences=[])
     with pytest.raises(OSError, match="No space left"):
-        make_task(tmp_path, max_epochs=2).runQuantum(butler, inputs, SimpleNamespace())
+        run_quantum(make_task(tmp_path, max_epochs=2), butler)
     assert len(list(tmp_path.iterdir())) == 1
-    butler.put = lambda *args: None
-    make_task(tmp_path, max_epochs=2).runQuantum(butler, inputs, SimpleNamespace())
+    interrupt_after(monkeypatch, 0)
+    run_task(tmp_path, max_epochs=2)
     assert not list(tmp_path.iterdir())
 
 

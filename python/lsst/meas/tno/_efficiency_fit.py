@@ -109,7 +109,7 @@ def fit_efficiency(
     results = [minimize(loss, start, method="L-BFGS-B", bounds=limits) for start in starts]
     best = min(results, key=lambda result: result.fun).x
     if not limits[0][0] < best[0] < limits[0][1]:
-        return EfficiencyFit(problem="the objects do not reach where half of them are found")
+        return EfficiencyFit(problem="the objects do not reach where the efficiency is half of its highest")
     errors = _errors(z, best, limits[2][1], rising=rising, by_chance=by_chance)
     if not np.all(np.isfinite(errors)):
         return EfficiencyFit(problem="the objects do not determine the curve")

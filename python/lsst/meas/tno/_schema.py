@@ -238,7 +238,8 @@ DETECTION_EFFICIENCY_COLUMNS = (
 
 ``threshold``
     ``logit``, ``false_positive_rate`` that the calibration expects at it,
-    ``reason`` ``extrapolated`` if no sequence of the calibration tells of it.
+    ``reason`` ``extrapolated`` if no sequence of the calibration tells of it,
+    or ``below`` the smallest rate that it tells of, and there is none.
 ``efficiency``
     ``value`` = ``n_found`` / ``n_injected``, with ``quantity`` ``all``, or of
     the objects whose ``mag``, ``snr`` or ``rate`` (arcsec/hour) is from

@@ -94,12 +94,13 @@ def _counted(n_part: int, n: int) -> Row:
 def _threshold_rows(options: EfficiencyOptions) -> Iterator[Row]:
     row: Row = {"kind": "threshold", "quantity": "logit", "logit": options.threshold.logit}
     if options.calibration is not None:
-        rate = float(options.calibration.false_positive_rate(np.array(options.threshold.logit)))
-        if rate < options.calibration.smallest_rate:
-            row["reason"] = f"below {options.calibration.smallest_rate:.3g}, which is all that is known"
-        else:
+        calibration = options.calibration
+        rate = float(calibration.false_positive_rate(np.array(options.threshold.logit)))
+        if calibration.tells_of(rate):
             row["false_positive_rate"] = rate
-            row["reason"] = "extrapolated" if rate * options.calibration.n_clean < 1 else ""
+            row["reason"] = "extrapolated" if rate * calibration.n_clean < 1 else ""
+        else:
+            row["reason"] = f"below {calibration.smallest_rate:.3g}, which is all that is known"
     yield row
 
 

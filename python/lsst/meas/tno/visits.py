@@ -51,10 +51,22 @@ type ImagePlanes = tuple[Image, Mask, Image]
 MAX_OPEN = 128
 """Number of files that stay open: half of what macOS lets a process have."""
 
-UNREACHABLE = frozenset({"ClientConnectionError", "ConnectionError", "Timeout", "TimeoutError"})
+UNREACHABLE = frozenset(
+    {
+        "ChunkedEncodingError",
+        "ClientConnectionError",
+        "ClientPayloadError",
+        "ConnectionError",
+        "HTTPClientError",
+        "RetryError",
+        "Timeout",
+        "TimeoutError",
+    }
+)
 """What the errors of a store that is not reached are called, or their base
 classes; Python, requests, aiohttp and botocore have their own. None becomes a
-`VisitError`: the visit is not to be left out, but the quantum tried again.
+`VisitError`: the visit is not to be left out, but the quantum to fail, so that
+it can be run again.
 """
 
 
@@ -285,10 +297,20 @@ def _naming(data_id: DataId) -> Iterator[None]:
         # They are no fault of the file.
         raise
     except Exception as error:
-        if any(base.__name__ in UNREACHABLE for base in type(error).__mro__):
-            # Nor is this, and it need not be so the next time.
+        if _is_unreachable(error):
             raise
         raise VisitError(f"{data_id}: {type(error).__name__}: {error}") from error
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Return whether a store that is not reached is behind an error; the
+    butler and fsspec wrap what they get.
+    """
+    while error is not None:
+        if any(base.__name__ in UNREACHABLE for base in type(error).__mro__):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ __all__ = (
 
 import contextlib
 import logging
+import shlex
 import signal
 import sqlite3
 import sys
@@ -92,12 +93,6 @@ def describe_error(error: BaseException) -> str:
         error = error.__cause__
     # SQLAlchemy adds the statement and a link to its own manual.
     error = getattr(error, "orig", None) or error
-    if getattr(error, "sqlite_errorname", None) == "SQLITE_READONLY_ROLLBACK":
-        return (
-            "A process was killed while it wrote to the database, and what it began must be undone first. "
-            "Open the repository for writing once: "
-            "python -c 'from lsst.daf.butler import Butler; Butler.from_config(\"REPO\", writeable=True)'"
-        )
     # A KeyError puts its message in quotes.
     is_quoted = isinstance(error, KeyError) and error.args
     message = " ".join(str(error.args[0] if is_quoted else error).split())
@@ -139,8 +134,15 @@ def open_butler(repo: str, *, writeable: bool = False, collections: Sequence[str
         message = f"{repo} is no butler repository, or it does not exist."
         raise click.ClickException(message) from error
     except Exception as error:
-        message = f"{repo} cannot be opened as a butler repository: {describe_error(error)}"
-        raise click.ClickException(message) from error
+        if getattr(getattr(error, "orig", None), "sqlite_errorname", None) == "SQLITE_READONLY_ROLLBACK":
+            code = f"from lsst.daf.butler import Butler; Butler.from_config({repo!r}, writeable=True)"
+            reason = (
+                "a process was killed while it wrote to the database, and what it began must be undone. "
+                f"Open it for writing once: python -c {shlex.quote(code)}"
+            )
+        else:
+            reason = describe_error(error)
+        raise click.ClickException(f"{repo} cannot be opened as a butler repository: {reason}") from error
     with butler:
         if not collections:
             yield butler

@@ -158,7 +158,7 @@ class ScoreCalibration:
         Returns
         -------
         rate : `numpy.ndarray`
-            Fractions. Below ``1 / (MAX_EXTRAPOLATION * n_clean)`` they mean
+            Fractions. Those that it does not tell of (see `tells_of`) mean
             nothing but that.
         """
         logit = np.asarray(logit, dtype=float)
@@ -173,6 +173,16 @@ class ScoreCalibration:
     def smallest_rate(self) -> float:
         """Smallest rate that a threshold is given for (`float`)."""
         return 1 / (MAX_EXTRAPOLATION * self.n_clean)
+
+    def tells_of(self, rate: float) -> bool:
+        """Return whether a rate is not below `smallest_rate` but for rounding.
+
+        Parameters
+        ----------
+        rate
+            The rate.
+        """
+        return rate >= self.smallest_rate * (1 - 1e-6)
 
     def threshold_for_rate(self, rate: float) -> LogitThreshold:
         """Return the logit that a fraction of the sequences without an object
@@ -193,7 +203,7 @@ class ScoreCalibration:
         RateError
             Raised if the rate is below `smallest_rate`, or 1 and more.
         """
-        if not self.smallest_rate * (1 - 1e-9) <= rate < 1:
+        if not (self.tells_of(rate) and rate < 1):
             raise RateError(
                 f"A rate of {rate:.3g} false positives a sequence is not from {self.smallest_rate:.3g} to 1. "
                 f"The classifier was calibrated on {self.n_clean} sequences without an object, which tells "

@@ -102,9 +102,9 @@ class TrainClassifierTask(PipelineTask):
         outputRefs: OutputQuantizedConnection,
     ) -> None:
         """Get handles of the sequences, and write what `run` returns."""
-        result, trainer = self._train(butlerQC.get(inputRefs.sequences))
+        result = self.run(sequences=butlerQC.get(inputRefs.sequences))
         butlerQC.put(result, outputRefs)
-        trainer.remove_checkpoint()
+        result.trainer.remove_checkpoint()
 
     def run(self, sequences: Sequence[DeferredDatasetHandle | InMemoryDatasetHandle]) -> Struct:
         """Train a network.
@@ -119,23 +119,14 @@ class TrainClassifierTask(PipelineTask):
         -------
         result : `lsst.pipe.base.Struct`
             ``classifier`` (`pyarrow.Table`), ``history``
-            (`astropy.table.Table`) and ``plot``
-            (`matplotlib.figure.Figure`).
+            (`astropy.table.Table`), ``plot`` (`matplotlib.figure.Figure`), and
+            ``trainer`` (`lsst.meas.tno.nn.training.Trainer`), whose checkpoint
+            is to be removed once the others are safe.
 
         Raises
         ------
         lsst.meas.tno.nn.training_set.TrainingSetError
             Raised if a network cannot be trained on the sequences.
-        """
-        result, trainer = self._train(sequences)
-        trainer.remove_checkpoint()
-        return result
-
-    def _train(
-        self, sequences: Sequence[DeferredDatasetHandle | InMemoryDatasetHandle]
-    ) -> tuple[Struct, Trainer]:
-        """Return what `run` does, and the trainer, whose checkpoint is to go
-        once that is safe.
         """
         from ..nn.compute import reproducible, resolve_device
         from ..nn.training import Trainer
@@ -159,7 +150,7 @@ class TrainClassifierTask(PipelineTask):
             self.log.info("Sequences: %s.", training_set.counts)
             trainer = Trainer(architecture, training_set, config, self.log)
             trainer.run()
-            return self._summarize(trainer, training_set), trainer
+            return self._summarize(trainer, training_set)
 
     def _summarize(self, trainer: Trainer, training_set: TrainingSet) -> Struct:
         from ..nn.metrics import roc_areas_by_snr
@@ -180,7 +171,7 @@ class TrainClassifierTask(PipelineTask):
             if split == "validation" or len(rows):
                 plot = plot_training(history, logits, injected, snr, split)
         classifier = self._make_table(trainer, training_set, metrics, calibration)
-        return Struct(classifier=classifier, history=history, plot=plot)
+        return Struct(classifier=classifier, history=history, plot=plot, trainer=trainer)
 
     def _calibrate(self, logits: np.ndarray, injected: np.ndarray) -> dict[str, Any] | None:
         from ..nn.calibration import CalibrationError, fit_calibration
