@@ -107,7 +107,6 @@ def commands(repo: Path, report: Path) -> dict[str, list[str]]:
         "Inject objects and train a classifier": [
             *(*pipetask, *training),
             *("-c", "extractCutouts:n_positions=400"),
-            *("-c", "trainClassifier:training.n_threads=2"),
         ],
         "Score the sky, and the injected objects": [
             *(*pipetask, *search),

@@ -140,7 +140,8 @@ class TrainingConfig(Config):
         default="none",
     )
     n_threads = Field[int](
-        doc="Number of threads on the CPU. Equal bytes of the classifier are promised for equal numbers.",
+        doc="Number of threads on the CPU. Small networks gain nothing from several, and lose where other "
+        "processes use the cores. Equal bytes of the classifier are promised for equal numbers.",
         default=1,
     )
     n_workers = Field[int](
