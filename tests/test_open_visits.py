@@ -151,8 +151,9 @@ def test_stores_that_are_not_reached(
         raise wrapper("As the butler or fsspec puts it.") from error
 
     monkeypatch.setattr(visits, "open_image", fail)
-    with OpenVisits() as pool, pytest.raises(wrapper or type(error)):
-        pool.read_metadata(handles[0])
+    with OpenVisits() as pool, pytest.raises(wrapper or type(error)) as caught:
+        pool.read_metadata(handles[1])
+    assert "'visit': 1" in caught.value.__notes__[-1]
 
 
 def test_damaged_files_are_closed(handles: list[Any], opened: dict[str, int], tmp_path: Path) -> None:

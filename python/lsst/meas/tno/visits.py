@@ -298,6 +298,7 @@ def _naming(data_id: DataId) -> Iterator[None]:
         raise
     except Exception as error:
         if _is_unreachable(error):
+            error.add_note(f"While reading {data_id}.")
             raise
         raise VisitError(f"{data_id}: {type(error).__name__}: {error}") from error
 
