@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import resource
 import shutil
 import subprocess
@@ -46,7 +47,7 @@ from lsst.images.serialization import open_archive
 from lsst.meas.tno.cutouts import cutout_origins, read_cutouts
 from lsst.meas.tno.extraction import bytes_per_sequence
 from lsst.meas.tno.simulation import SimulateSurveyConfig, simulate_survey
-from lsst.meas.tno.tasks import ExtractCutoutsConfig, ExtractCutoutsTask
+from lsst.meas.tno.tasks import PRELOAD, ExtractCutoutsConfig, ExtractCutoutsTask
 from lsst.meas.tno.visits import OpenVisits
 
 SIZE, PSF_SIZE, DETECTOR = 50, 25, 4096
@@ -266,6 +267,7 @@ def print_processes(repository: str, folder: Path) -> None:
     one = time_run(repository, folder, 1)
     times = {
         "pipetask run": (one, time_run(repository, folder, 2)),
+        f"pipetask run, {PRELOAD}=1": (one, time_run(repository, folder, 2, **{PRELOAD: "1"})),
         "pipetask run-qbb": (time_run_qbb(repository, folder, 1), time_run_qbb(repository, folder, 2)),
         "two pipetask run, a repository each": (one, time_two_runs(repository, folder)),
     }
@@ -274,11 +276,14 @@ def print_processes(repository: str, folder: Path) -> None:
     print(format_table(["", "one process, s", "two, s", "times faster"], rows))
 
 
-def time_run(repository: str, folder: Path, n_processes: int) -> float:
-    """Return how long ``pipetask run`` takes."""
+def time_run(repository: str, folder: Path, n_processes: int, **variables: str) -> float:
+    """Return how long ``pipetask run`` takes, with variables of the
+    environment.
+    """
     output, graph, log = make_graph(repository, folder, f"run{n_processes}")
     command = ["pipetask", "run", "-b", repository, "-g", graph, "--output-run", output]
-    seconds = run([*command, "--register-dataset-types", *process_options(n_processes)], log)
+    options = ["--register-dataset-types", *process_options(n_processes)]
+    seconds = run([*command, *options], log, **variables)
     remove_run(repository, output)
     return seconds
 
@@ -343,12 +348,20 @@ def remove_run(repository: str, name: str) -> None:
         butler.removeRuns(butler.collections.query(f"{name}*"))
 
 
-def run(command: list[str], log: Path) -> float:
-    """Run a command, and return the time it takes, s."""
+def run(command: list[str], log: Path, **variables: str) -> float:
+    """Run a command with variables of the environment, and return the time it
+    takes, s.
+    """
     begin = time.perf_counter()
     program = str(Path(sys.executable).with_name(command[0]))
     with log.open("a") as stream:
-        subprocess.run([program, *command[1:]], check=True, stdout=stream, stderr=subprocess.STDOUT)
+        subprocess.run(
+            [program, *command[1:]],
+            check=True,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **variables},
+        )
     return time.perf_counter() - begin
 
 

@@ -28,6 +28,7 @@ from lsst.meas.tno.geometry import gnomonic
 from lsst.meas.tno.nn.metrics import SNR_BINS, roc_area, select_snr
 from lsst.meas.tno.plotting import plot_sequence
 from lsst.meas.tno.positions import SPLITS
+from lsst.meas.tno.tasks import PRELOAD
 
 ROOT = Path(__file__).parents[1]
 MARKER = ".made-by-meas_tno-demo"
@@ -57,7 +58,8 @@ def main(arguments: Sequence[str]) -> None:
     directory = Path(arguments[0] if arguments else "demo")
     make_directory(directory)
     repo, report = directory / "repo", directory / "report.html"
-    print(f"The commands below run with\n\n    export PATH={shlex.quote(executables())}:$PATH\n", flush=True)
+    print(f"The commands below run with\n\n    export PATH={shlex.quote(executables())}:$PATH")
+    print(f"    export {PRELOAD}=1\n", flush=True)
     seconds = {title: run(title, command) for title, command in commands(repo, report).items()}
     with Butler.from_config(str(repo), collections=SEARCH) as butler:
         injected = read_all(butler, "tno_scores_injected")
@@ -88,7 +90,8 @@ def executables() -> str:
 def commands(repo: Path, report: Path) -> dict[str, list[str]]:
     """Return the commands of the demo, by what they do."""
     pipeline = os.path.relpath(ROOT / "pipelines" / "Tno.yaml")
-    pipetask = ["pipetask", "run", "-b", str(repo), "-j", "2", "--register-dataset-types"]
+    pipetask = ["pipetask", "run", "-b", str(repo), "--register-dataset-types"]
+    pipetask += ["-j", "2", "--start-method", "forkserver"]
     pipetask += ["-c", "parameters:inputImage=difference_image"]
     pipetask += ["-c", "parameters:inputStorageClass=DifferenceImage"]
     # Small cutouts are enough, and save time.
@@ -126,7 +129,8 @@ def run(title: str, command: Sequence[str]) -> float:
     """
     print(f"=== {title}\n\n    {shlex.join(command)}\n", flush=True)
     begin = time.monotonic()
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, PRELOAD: "1"}
     status = subprocess.run(command, env=environment, check=False).returncode
     seconds = time.monotonic() - begin
     if status != 0:

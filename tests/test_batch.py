@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -24,11 +25,14 @@ from batch_builders import (
     read_contents,
 )
 
+import lsst.meas.tno.tasks
 from lsst.daf.butler import Butler
 from lsst.meas.tno import SCHEMAS
+from lsst.meas.tno.tasks import PRELOAD
 from lsst.pipe.base import Pipeline
 
 CONFIG = Path(__file__).parents[1] / "config" / "bps"
+TASKS = Path(lsst.meas.tno.tasks.__file__).parent
 LABELS = set(Pipeline.from_uri("resource://lsst.meas.tno/resources/pipelines/Tno.yaml").task_labels)
 ONE_PATCH = f"{PATCHES} AND patch=0"
 REQUESTS = yaml.safe_load((CONFIG / "tasks.yaml").read_text())["pipetask"]
@@ -109,6 +113,30 @@ def _is_installed(name):
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+
+
+@pytest.mark.parametrize("asked", ["", "1"])
+def test_processes_are_forked_with_the_tasks_imported_if_asked_for(asked, monkeypatch):
+    monkeypatch.setenv(PRELOAD, asked)
+    code = """
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+import lsst.meas.tno.tasks
+with ProcessPoolExecutor(1, get_context("forkserver")) as executor:
+    print(*executor.submit(eval, "__import__('sys').modules.keys() | set()").result())
+"""
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    expected = {"lsst.ctrl.mpexec.cli.pipetask", "lsst.daf.butler.direct_butler"}
+    expected |= {f"lsst.meas.tno.tasks.{path.stem}" for path in TASKS.glob("[!_]*.py")}
+    assert expected & set(result.stdout.split()) == (expected if asked else set())
+
+
+@pytest.mark.slow
+def test_preloaded_processes_give_the_same(survey, monkeypatch):
+    monkeypatch.setenv(PRELOAD, "1")
+    options = ("-j", "2", "--start-method", "forkserver")
+    execute("pipetask", *pipetask_command(survey, "u/test/preloaded", *options))
+    assert_equal_contents(_tables(survey, "u/test/preloaded"), _tables(survey, REFERENCE))
 
 
 @pytest.mark.slow
