@@ -123,7 +123,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 import lsst.meas.tno.tasks
 with ProcessPoolExecutor(1, get_context("forkserver")) as executor:
-    print(*executor.submit(eval, "__import__('sys').modules.keys() | set()").result())
+    print(*executor.submit(eval, "[*__import__('sys').modules]").result())
 """
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     expected = {"lsst.ctrl.mpexec.cli.pipetask", "lsst.daf.butler.direct_butler"}

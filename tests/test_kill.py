@@ -86,6 +86,7 @@ def _kill(survey, run, seconds, expected):
     assert_consistent(found, expected)
     _check_files(survey, run)
     lost = _lost_logs(found, expected)
+    assert len(lost) <= int(N_PROCESSES)
     expected = {key: content for key, content in expected.items() if key not in lost}
     result = execute("pipetask", *pipetask_command(survey, run, *AGAIN), status=None)
     assert result.returncode == 0 or (found.keys() == expected.keys() and "empty" in result.stderr)
