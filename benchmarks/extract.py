@@ -65,6 +65,7 @@ SQUARES, ROWS = "TnoSim/defaults", "benchmark/rows"
 
 OURS = "extraction, metadata included"
 PARTIAL, FULL = "partial reads, lsst.images", "one full read"
+OPEN = "partial reads, one open archive"
 WHOLE = "butler.get of the whole for each"
 """Ways of reading that are held against each other."""
 
@@ -139,6 +140,7 @@ def measure_reading(butler: Butler, repeats: int) -> dict[int, dict[str, float]]
             OURS: (functools.partial(read_as_we_do, handle, x, y), n),
             "floor: rows that are needed, astropy": (functools.partial(decompress_rows, path, boxes), n),
             PARTIAL: (functools.partial(read_boxes, path, few), len(few)),
+            OPEN: (functools.partial(read_boxes_at_once, path, few), len(few)),
             "butler.get(bbox)": (functools.partial(get_boxes, handle, few), len(few)),
         }
         if n == COUNTS[-1]:
@@ -166,6 +168,13 @@ def read_boxes(path: str, boxes: list[Box]) -> None:
     """Read boxes of an image that is opened for each."""
     for box in boxes:
         with open_archive(path, cls=VisitImage, partial=True) as reader:
+            reader.get_component("masked_image", bbox=box)
+
+
+def read_boxes_at_once(path: str, boxes: list[Box]) -> None:
+    """Read boxes of an image that is opened once."""
+    with open_archive(path, cls=VisitImage, partial=True) as reader:
+        for box in boxes:
             reader.get_component("masked_image", bbox=box)
 
 
@@ -257,8 +266,12 @@ def make_task(n_positions: int, min_times: int) -> ExtractCutoutsTask:
 
 
 def peak_memory() -> int:
-    """Return the largest memory of this process so far, bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the largest memory of this process so far, bytes.
+
+    `resource` would have that of the process that began this one, too.
+    """
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
 
 
 def print_processes(repository: str, folder: Path) -> None:
@@ -293,14 +306,15 @@ def time_run(repository: str, folder: Path, n_processes: int, **variables: str) 
 
 def time_run_qbb(repository: str, folder: Path, n_processes: int, **variables: str) -> float:
     """Return how long ``pipetask run-qbb`` takes, with variables of the
-    environment.
+    environment, and what must be done before and after it.
     """
     output, graph, log = make_graph(repository, folder, f"run-qbb{n_processes}")
-    run(["pipetask", "pre-exec-init-qbb", repository, graph], log)
-    command = ["pipetask", "run-qbb", repository, graph, *process_options(n_processes)]
-    seconds = run(command, log, **variables)
-    # For the butler to remove the files.
-    run(["butler", "transfer-from-graph", graph, repository, "--register-dataset-types"], log)
+    commands = [
+        ["pipetask", "pre-exec-init-qbb", repository, graph],
+        ["pipetask", "run-qbb", repository, graph, *process_options(n_processes)],
+        ["butler", "transfer-from-graph", graph, repository, "--register-dataset-types"],
+    ]
+    seconds = sum(run(command, log, **variables) for command in commands)
     remove_run(repository, output)
     return seconds
 

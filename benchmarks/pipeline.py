@@ -10,8 +10,8 @@ second process gains, and from these what a tract and a data release cost.
 
 In the folder a small survey is simulated, unless there is one, and all of
 `Tno.yaml` is run on it in one process and in two. Costs are those in the
-tasks' metadata. Memory is that of a process, from the last run: with two
-processes each quantum has its own, imports included.
+tasks' metadata. Memory is that of a process, from the last run with the most
+processes: with two each quantum has its own, imports included.
 
 The second command takes the costs of runs that are there. The model takes
 costs to be proportional to sequences, but for reading images of 4k x 4k, which
@@ -34,7 +34,7 @@ from pathlib import Path
 
 from timing import format_table
 
-from lsst.daf.butler import Butler
+from lsst.daf.butler import Butler, CollectionInfo
 from lsst.meas.tno.simulation import SimulateSurveyConfig, simulate_survey
 from lsst.pipe.base import TaskMetadata
 
@@ -77,7 +77,7 @@ def main() -> None:
     if args.runs:
         totals = {n: run_pipeline(repository, args, n) for n in args.runs}
         print_scaling(totals)
-    costs = read_costs(repository, f"{OUTPUT}2")
+    costs = read_costs(repository)
     print_costs(costs)
     print_model(costs, args)
 
@@ -145,11 +145,16 @@ def run_pipeline(repository: Path, args: argparse.Namespace, n_processes: int) -
     return run(command, args.folder / f"processes{n_processes}.log")
 
 
-def read_costs(repository: Path, collection: str) -> dict[str, Cost]:
-    """Return what each task of a run took, by label, the longest first."""
+def read_costs(repository: Path) -> dict[str, Cost]:
+    """Return what each task of the last run took, in as many processes as
+    there were at most, by label, the longest first.
+    """
     costs: defaultdict[str, Cost] = defaultdict(Cost)
     with Butler.from_config(str(repository)) as butler:
-        (run_collection,) = butler.collections.query_info(f"{collection}/*", include_summary=True)
+        runs = butler.collections.query_info(f"{OUTPUT}*/*", include_summary=True)
+        if not runs:
+            raise SystemExit(f"There is no run in {repository}: leave --runs out.")
+        run_collection = max(runs, key=order_of_run)
         for name in sorted(run_collection.dataset_types or ()):
             for ref in butler.query_datasets(name, collections=run_collection.name):
                 if name.endswith("_metadata"):
@@ -157,6 +162,12 @@ def read_costs(repository: Path, collection: str) -> dict[str, Cost]:
                 elif not name.endswith(RUN_TYPES) and name != "packages":
                     costs[WRITTEN_BY[name]].disk += butler.getURI(ref).size()
     return dict(sorted(costs.items(), key=lambda item: -sum(item[1].cpu)))
+
+
+def order_of_run(info: CollectionInfo) -> tuple[int, str]:
+    """Return the number of processes of a run, and when it was made."""
+    n_processes, time = info.name.removeprefix(OUTPUT).split("/")
+    return int(n_processes), time
 
 
 def add_quantum(cost: Cost, metadata: TaskMetadata) -> None:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 import numpy as np
 from astropy.wcs import WCS
 from scipy.interpolate import griddata
+from scipy.ndimage import affine_transform
 from timing import cpu_times, format_table
 
 from lsst.meas.tno import ImageSequences, MaskBit
@@ -35,9 +36,6 @@ from lsst.meas.tno.warping import KERNELS, PSF_SHIFT_KERNEL, Kernel, warp_sequen
 PIXEL_SCALE, PSF_SIGMA = 0.2, 1.8
 """Arcsec a pixel, and width of the PSF, pixels."""
 
-MASKED = 5e-4
-"""Part of the pixels that are BAD."""
-
 
 def main() -> None:
     """Measure, and print."""
@@ -45,9 +43,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=50, help="Width of the cutouts, pixels.")
     parser.add_argument("--warp-size", type=int, default=15, help="Width of the warped images, pixels.")
     parser.add_argument("--sequences", type=int, default=40, help="Sequences of 50 images.")
+    parser.add_argument("--masked", type=float, default=5e-4, help="Part of the pixels that are BAD.")
     parser.add_argument("--repeats", type=int, default=7, help="Repeats; the fastest counts.")
     args = parser.parse_args()
-    sequences = make_cutouts(np.random.default_rng(1), args.sequences, args.size)
+    sequences = make_cutouts(np.random.default_rng(1), args.sequences, args.size, args.masked)
     n_images = sequences.valid.sum()
     for name, kernel in KERNELS.items():
         warp_sequences(sequences[:1], warp_size=args.warp_size, kernel=name)
@@ -68,15 +67,17 @@ def main() -> None:
     print(format_table(["", "us", "times lanczos3"], rows))
 
 
-def make_cutouts(rng: np.random.Generator, n: int, size: int) -> ImageSequences:
-    """Return white noise on pixels of any rotation and parity."""
+def make_cutouts(rng: np.random.Generator, n: int, size: int, masked: float) -> ImageSequences:
+    """Return white noise on pixels of any rotation and parity, part of them
+    masked.
+    """
     n_times = 50
     sequences = ImageSequences.full(n, T=n_times, H=size, W=size, K=25)
     sequences.centre_ra[:], sequences.centre_dec[:] = 150.1, 2.2
     sequences.valid[:], sequences.noise_scale[:] = True, 1.0
     sequences.image[:] = rng.normal(0, 20.0, sequences.image.shape)
     sequences.variance[:] = 400.0
-    sequences.mask[:] = np.where(rng.uniform(size=sequences.mask.shape) < MASKED, MaskBit.BAD, 0)
+    sequences.mask[:] = np.where(rng.uniform(size=sequences.mask.shape) < masked, MaskBit.BAD, 0)
     profile = np.exp(-0.5 * (np.arange(-12, 13) / PSF_SIGMA) ** 2)
     sequences.psf[:] = np.outer(profile, profile) / profile.sum() ** 2
     for index in np.ndindex(n, n_times):
@@ -154,6 +155,15 @@ def measure_others(sequences: ImageSequences, args: argparse.Namespace) -> dict[
         )
         for method in ("linear", "cubic")
     }
+    turn = invert_affine(affine) @ np.vstack([north_up_affine(args.warp_size, PIXEL_SCALE), [0, 0, 1]])
+    calls["scipy affine_transform, order 3"] = functools.partial(
+        affine_transform,
+        image,
+        turn[::-1, 1::-1],
+        offset=turn[::-1, 2],
+        output_shape=(args.warp_size, args.warp_size),
+        order=3,
+    )
     if importlib.util.find_spec("reproject") is not None:
         reproject_interp = importlib.import_module("reproject").reproject_interp
         calls["reproject_interp, order 3"] = functools.partial(

@@ -106,10 +106,12 @@ def _lost_logs(found, expected):
 
 
 def _check_files(survey, run):
-    """Check all files that look like tables, whether the butler knows them or
-    not. Their metadata name the run.
+    """Check all files that have the name of a table, whether the butler knows
+    them or not. Their metadata name the run.
     """
     for path in (survey / run).rglob("*.parq"):
+        if path.name.endswith(".tmp.parq"):
+            continue  # The butler renames it once it is written.
         name = path.name.replace(run.replace("/", "_"), REFERENCE.replace("/", "_"))
         reference = survey / REFERENCE / path.parent.relative_to(survey / run) / name
         try:

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import importlib.util
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -16,7 +18,7 @@ import botocore.exceptions
 import numpy as np
 import pytest
 import requests
-from builders import VisitBuilder
+from builders import SHARED_DATA, VisitBuilder
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lsst.images import Box, fits
@@ -133,6 +135,13 @@ def test_remote_files_do_not_stay_open(
         botocore.exceptions.EndpointConnectionError(endpoint_url="https://store"),
         botocore.exceptions.ConnectionClosedError(endpoint_url="https://store"),
         botocore.exceptions.ResponseStreamingError(error="reset"),
+        botocore.exceptions.NoCredentialsError(),
+        botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": 403}}, "GetObject"),
+        requests.exceptions.HTTPError(response=SimpleNamespace(status_code=503)),
+        PermissionError(errno.EACCES, "expired"),
+        OSError(errno.EBUSY, "s3fs: slow down"),
+        OSError(errno.EMFILE, "too many open files"),
+        OSError(errno.ESTALE, "stale file handle"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -154,6 +163,40 @@ def test_stores_that_are_not_reached(
     with OpenVisits() as pool, pytest.raises(wrapper or type(error)) as caught:
         pool.read_metadata(handles[1])
     assert "'visit': 1" in caught.value.__notes__[-1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(errno.ENOENT, "gone"),
+        botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": 404}}, "GetObject"),
+        requests.exceptions.HTTPError(response=SimpleNamespace(status_code=404)),
+        OSError("Header missing END card."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_is_gone_or_damaged_is_left_out(
+    handles: list[Any], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> Any:
+        raise FileNotFoundError("As fsspec puts it.") from error
+
+    monkeypatch.setattr(visits, "open_image", fail)
+    with OpenVisits() as pool, pytest.raises(VisitError, match="'visit': 1"):
+        pool.read_metadata(handles[1])
+
+
+@pytest.mark.parametrize("storage_class", ["VisitImage", "ExposureF"])
+def test_exposures_of_afw_say_what_they_need(storage_class: str) -> None:
+    handle = _Handle(ResourcePath(SHARED_DATA / "images" / "afw" / "exp0.fits"), 7)
+    handle.ref.datasetType.storageClass_name = storage_class
+    error, message = VisitError, "storage class to read it with is ExposureF"
+    if storage_class == "ExposureF":
+        if importlib.util.find_spec("lsst.daf.base") is not None:
+            pytest.skip("lsst.afw is here")
+        error, message = ImportError, "read with lsst.afw, which is not here"
+    with OpenVisits() as pool, pytest.raises(error, match=message):
+        pool.read_metadata(handle)
 
 
 def test_damaged_files_are_closed(handles: list[Any], opened: dict[str, int], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lsst.images import VisitImage
-from lsst.images.serialization import open_archive
+from lsst.images.serialization import ArchiveReadError, open_archive
 from lsst.resources import ResourcePath
 
 METADATA_PAGE = 2880 * 50
@@ -41,6 +41,11 @@ def open_image(uri: ResourcePath, *, metadata_only: bool) -> Iterator[tuple[Any,
         Reader of the image.
     uri : `lsst.resources.ResourcePath`
         Where it is read from.
+
+    Raises
+    ------
+    lsst.images.serialization.ArchiveReadError
+        Raised if lsst.images did not write it.
     """
     with ExitStack() as stack:
         if not (uri.isLocal or _has_file_system(uri)):
@@ -48,7 +53,13 @@ def open_image(uri: ResourcePath, *, metadata_only: bool) -> Iterator[tuple[Any,
         pages: dict[str, Any] = {}
         if metadata_only and not uri.isLocal and uri.getExtension() == ".fits":
             pages["page_size"] = METADATA_PAGE
-        yield stack.enter_context(open_archive(uri, cls=VisitImage, partial=True, **pages)), uri
+        try:
+            reader = stack.enter_context(open_archive(uri, cls=VisitImage, partial=True, **pages))
+        except ArchiveReadError as error:
+            raise ArchiveReadError(
+                f"{error} If lsst.afw wrote it, the storage class to read it with is ExposureF."
+            ) from error
+        yield reader, uri
 
 
 def read_tile_shape(uri: ResourcePath) -> tuple[int, int] | None:

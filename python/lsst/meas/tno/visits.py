@@ -20,6 +20,7 @@ __all__ = (
 )
 
 import dataclasses
+import errno
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
@@ -53,21 +54,40 @@ MAX_OPEN = 128
 
 UNREACHABLE = frozenset(
     {
-        "ChunkedEncodingError",
-        "ClientConnectionError",
-        "ClientPayloadError",
+        "BotoCoreError",
+        "ClientError",
         "ConnectionError",
-        "HTTPClientError",
+        "RequestException",
         "RetryError",
-        "Timeout",
         "TimeoutError",
     }
 )
-"""What the errors of a store that is not reached are called, or their base
-classes; Python, requests, aiohttp and botocore have their own. None becomes a
-`VisitError`: the visit is not to be left out, but the quantum to fail, so that
-it can be run again.
+"""What the errors of a store that is not reached, or refuses, are called, or
+their base classes; Python, requests, aiohttp and botocore have their own. None
+becomes a `VisitError`: the visit is not to be left out, but the quantum to
+fail, so that it can be run again.
 """
+
+UNREACHABLE_ERRNO = frozenset(
+    {
+        errno.EACCES,
+        errno.EBUSY,
+        errno.EDQUOT,
+        errno.EIO,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EPERM,
+        errno.ESTALE,
+    }
+)
+"""Numbers of errors of an operating system that are no fault of a file. Those
+of s3fs have them, too.
+"""
+
+NOT_FOUND = 404
+"""Status of HTTP for a file that is not there."""
 
 
 class VisitError(RuntimeError):
@@ -308,10 +328,21 @@ def _is_unreachable(error: BaseException | None) -> bool:
     butler and fsspec wrap what they get.
     """
     while error is not None:
-        if any(base.__name__ in UNREACHABLE for base in type(error).__mro__):
+        if isinstance(error, OSError) and error.errno in UNREACHABLE_ERRNO:
             return True
+        if any(base.__name__ in UNREACHABLE for base in type(error).__mro__):
+            return _http_status(error) != NOT_FOUND
         error = error.__cause__ or error.__context__
     return False
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the status that aiohttp, requests or botocore were answered."""
+    response = getattr(error, "response", None)
+    if isinstance(response, Mapping):
+        response = response.get("ResponseMetadata", {})
+        return response.get("HTTPStatusCode")
+    return getattr(error, "status", getattr(response, "status_code", None))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -465,7 +496,13 @@ class _AfwVisit(OpenVisit):
         self._handle = handle
 
     def _read_metadata(self) -> VisitMetadata:
-        from lsst.daf.base import DateTime
+        try:
+            from lsst.daf.base import DateTime
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                "images that are stored as ExposureF are read with lsst.afw, which is not here: "
+                "run this in an LSST stack (setup lsst_distrib)"
+            ) from error
 
         visit_info, bbox = self._component("visitInfo"), self._component("bbox")
         return VisitMetadata(
