@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -87,8 +88,41 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 class _QuietHandler(SimpleHTTPRequestHandler):
+    """Serves files, also in parts, and counts the bytes that it sends."""
+
+    n_bytes = 0
+
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+    def do_GET(self) -> None:
+        content = Path(self.translate_path(self.path)).read_bytes()
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if requested:
+            start, stop = int(requested[1]), min(int(requested[2] or len(content)) + 1, len(content))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
+            content = content[start:stop]
+        else:
+            self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+        _QuietHandler.n_bytes += len(content)
+
+
+def test_parts_are_read_over_http(tmp_path: Path, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = VisitBuilder(np.random.default_rng(1), size=1200).make()
+    size = _write(large, tmp_path / "image.fits", (64, 100)).size()
+    uri = ResourcePath(f"{server}/image.fits")
+    for metadata_only in (True, False):
+        monkeypatch.setattr(_QuietHandler, "n_bytes", 0)
+        pixels, read_from = _read(uri, metadata_only=metadata_only)
+        assert read_from == uri
+        np.testing.assert_array_equal(pixels, large.image[BOX].array)
+        assert 0 < _QuietHandler.n_bytes < 0.7 * size
+    assert read_tile_shape(uri) == (64, 100)
 
 
 def test_a_file_is_fetched_where_it_cannot_be_read_in_parts(
