@@ -10,6 +10,7 @@ in the repository afterwards. It takes about ten minutes on two cores::
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -61,6 +62,8 @@ def main(arguments: Sequence[str]) -> None:
     print(f"The commands below run with\n\n    export PATH={shlex.quote(executables())}:$PATH")
     print(f"    export {PRELOAD}=1\n", flush=True)
     seconds = {title: run(title, command) for title, command in commands(repo, report).items()}
+    # That pandas is not installed is nothing that a user must know.
+    logging.getLogger("lsst.daf.butler._storage_class").setLevel(logging.ERROR)
     with Butler.from_config(str(repo), collections=SEARCH) as butler:
         injected = read_all(butler, "tno_scores_injected")
         truth = butler.get("tno_simulated_objects")
