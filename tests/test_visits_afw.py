@@ -19,12 +19,14 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.time import Time
 from astropy.wcs import WCS
-from builders import VisitBuilder, real_file
+from builders import VisitBuilder, real_file, region_about
 
 from lsst.images import Box
 from lsst.meas.tno import BANDS, MaskBit
 from lsst.meas.tno._pixels import make_mask
 from lsst.meas.tno.cutouts import cutout_origins, read_cutouts
+from lsst.meas.tno.geometry import apply_affine, gnomonic, invert_affine
+from lsst.meas.tno.tasks import ExtractCutoutsConfig, ExtractCutoutsTask
 from lsst.meas.tno.visits import VisitError, open_visit
 
 REAL = ("exp0.fits", "exp1.fits", "exp2.fits", "extra_xy0.fits")
@@ -298,6 +300,33 @@ def test_stars_have_their_fluxes(handle_of, name):
     error = np.hypot(4 / np.sqrt(information), 0.02 * stars["flux_njy"][use])
     # Something else may be in the way of a star.
     assert np.mean(np.abs(flux - stars["flux_njy"][use]) < error) > 0.9
+
+
+def test_the_task_makes_sequences_of_stars_out_of_exposures(handle_of):
+    names = REAL[:3]
+    config = ExtractCutoutsConfig()
+    config.positions, config.catalog_file = "catalog", str(real_file("afw/stars.csv"))
+    config.input_storage_class, config.windowing, config.min_times = "ExposureF", "all", len(names)
+    config.cutout_size = 21
+    region = region_about(150.095, 2.1985, 80.0)
+    task = ExtractCutoutsTask(config=config)
+    sequences = task.run([handle_of(name) for name in names[::-1]], region=region, tract=0, patch=0).cutouts
+    assert len(sequences) >= 10
+    taken = slice(len(names))
+    for key, column in (("mjd_tai_mid", "mjd"), ("visit", "visit"), ("exposure_time_s", "exposure_time")):
+        expected = [_expected(name)[key] for name in names]
+        np.testing.assert_allclose(getattr(sequences, column)[:, taken], [expected] * len(sequences))
+    sky = gnomonic(
+        sequences.ra[:, None],
+        sequences.dec[:, None],
+        sequences.centre_ra[:, taken],
+        sequences.centre_dec[:, taken],
+    )
+    x, y = apply_affine(invert_affine(sequences.pixel_to_sky[:, taken]), *sky)
+    images = np.nan_to_num(sequences.image[:, taken], nan=-np.inf)
+    peak_y, peak_x = np.unravel_index(images.reshape(*images.shape[:2], -1).argmax(axis=2), images.shape[2:])
+    # Some are faint, or have a brighter neighbour, or no data.
+    assert np.mean(np.hypot(peak_x - x, peak_y - y) < 1.5) > 0.7
 
 
 def test_pixels_without_a_value_are_no_data_even_if_no_plane_says_so(stand_ins):
