@@ -15,9 +15,9 @@ with images that are compressed in squares and in rows. The floor is
 decompressing the rows that are needed, with astropy. `memory` has the peak of
 a quantum. `processes` runs `pipetask` on four patches, extraction and warp,
 with `run`, where a process that stores a table lets all others wait for the
-database, with `run-qbb`, both also with processes that have imported the tasks
-when they begin, and, for what the machine can do, twice at the same time on
-two repositories; nothing else should run then.
+database, with `run-qbb` and what belongs to it, both also with processes that
+have imported the tasks when they begin, and, for what the machine can do,
+twice at the same time on two repositories; nothing else should run then.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import botocore.exceptions
 import numpy as np
 import pytest
 import requests
-from builders import SHARED_DATA, VisitBuilder
+from builders import VisitBuilder, real_file
 from fsspec.implementations.memory import MemoryFileSystem
 
 from lsst.images import Box, fits
@@ -142,6 +142,7 @@ def test_remote_files_do_not_stay_open(
         OSError(errno.EBUSY, "s3fs: slow down"),
         OSError(errno.EMFILE, "too many open files"),
         OSError(errno.ESTALE, "stale file handle"),
+        OSError(errno.ENOTCONN, "transport endpoint is not connected"),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -170,6 +171,7 @@ def test_stores_that_are_not_reached(
     [
         FileNotFoundError(errno.ENOENT, "gone"),
         botocore.exceptions.ClientError({"ResponseMetadata": {"HTTPStatusCode": 404}}, "GetObject"),
+        requests.exceptions.HTTPError(response=SimpleNamespace(status_code=410)),
         requests.exceptions.HTTPError(response=SimpleNamespace(status_code=404)),
         OSError("Header missing END card."),
     ],
@@ -188,7 +190,7 @@ def test_what_is_gone_or_damaged_is_left_out(
 
 @pytest.mark.parametrize("storage_class", ["VisitImage", "ExposureF"])
 def test_exposures_of_afw_say_what_they_need(storage_class: str) -> None:
-    handle = _Handle(ResourcePath(SHARED_DATA / "images" / "afw" / "exp0.fits"), 7)
+    handle = _Handle(ResourcePath(real_file("afw/exp0.fits")), 7)
     handle.ref.datasetType.storageClass_name = storage_class
     error, message = VisitError, "storage class to read it with is ExposureF"
     if storage_class == "ExposureF":

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import shutil
 
-import boto3
 import pytest
 import yaml
 from batch_builders import assert_equal_contents, execute, make_survey, pipetask_command, read_contents
-from moto.server import ThreadedMotoServer
 
 from lsst.daf.butler import Butler
 
@@ -22,7 +20,9 @@ RUN = "u/test/run"
 @pytest.fixture
 def store(monkeypatch):
     """Return a client of a server of S3, with a bucket."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
+    boto3, moto = (pytest.importorskip(name) for name in ("boto3", "moto.server"))
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer("127.0.0.1", port=0)
     server.start()
     url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     # lsst.resources has the first, and s3fs the second.
@@ -30,6 +30,7 @@ def store(monkeypatch):
         monkeypatch.setenv(name, url)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
     client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
     client.create_bucket(Bucket="bucket")
     yield client

@@ -315,7 +315,9 @@ def test_the_task_makes_sequences_of_stars_out_of_exposures(handle_of):
     taken = slice(len(names))
     for key, column in (("mjd_tai_mid", "mjd"), ("visit", "visit"), ("exposure_time_s", "exposure_time")):
         expected = [_expected(name)[key] for name in names]
-        np.testing.assert_allclose(getattr(sequences, column)[:, taken], [expected] * len(sequences))
+        np.testing.assert_allclose(
+            getattr(sequences, column)[:, taken], [expected] * len(sequences), rtol=0, atol=1e-6
+        )
     sky = gnomonic(
         sequences.ra[:, None],
         sequences.dec[:, None],

@@ -65,7 +65,8 @@ UNREACHABLE = frozenset(
 """What the errors of a store that is not reached, or refuses, are called, or
 their base classes; Python, requests, aiohttp and botocore have their own. None
 becomes a `VisitError`: the visit is not to be left out, but the quantum to
-fail, so that it can be run again.
+fail, so that it can be run again. Without aiohttp, lsst.resources has one
+error for all that a server of HTTP answers but the file: it is taken as gone.
 """
 
 UNREACHABLE_ERRNO = frozenset(
@@ -73,11 +74,16 @@ UNREACHABLE_ERRNO = frozenset(
         errno.EACCES,
         errno.EBUSY,
         errno.EDQUOT,
+        errno.EHOSTDOWN,
+        errno.EHOSTUNREACH,
         errno.EIO,
         errno.EMFILE,
+        errno.ENETDOWN,
+        errno.ENETUNREACH,
         errno.ENFILE,
         errno.ENOMEM,
         errno.ENOSPC,
+        errno.ENOTCONN,
         errno.EPERM,
         errno.ESTALE,
     }
@@ -86,8 +92,8 @@ UNREACHABLE_ERRNO = frozenset(
 of s3fs have them, too.
 """
 
-NOT_FOUND = 404
-"""Status of HTTP for a file that is not there."""
+GONE = frozenset({404, 410, 416})
+"""Statuses of HTTP for a file that is not there, or not all of it."""
 
 
 class VisitError(RuntimeError):
@@ -331,7 +337,7 @@ def _is_unreachable(error: BaseException | None) -> bool:
         if isinstance(error, OSError) and error.errno in UNREACHABLE_ERRNO:
             return True
         if any(base.__name__ in UNREACHABLE for base in type(error).__mro__):
-            return _http_status(error) != NOT_FOUND
+            return _http_status(error) not in GONE
         error = error.__cause__ or error.__context__
     return False
 
