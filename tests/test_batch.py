@@ -68,7 +68,8 @@ import json, sys
 from lsst.ctrl.bps.drivers import prepare_driver
 config, workflow = prepare_driver(sys.argv[1], runWmsSubmissionChecks=False, **json.loads(sys.argv[2]))
 works = workflow.idds_client_workflow.get_all_works()
-print("RSS", json.dumps({work.task_name.split("_")[-2]: work.task_rss for work in works}))
+requests = {work.task_name.split("_")[-2]: (work.task_rss, work.maxWalltime) for work in works}
+print("REQUESTS", json.dumps(requests))
 """
 """`bps prepare`, but for asking the server whether it is there."""
 
@@ -95,8 +96,9 @@ def test_panda_submission_is_prepared(survey, tmp_path, monkeypatch):
     }
     python = Path(sys.executable).name
     result = execute(python, "-c", PREPARE_WITHOUT_SERVER, str(CONFIG / "panda.yaml"), json.dumps(options))
-    requests = json.loads(result.stdout.split("RSS")[-1])
-    assert requests["extractCutouts"] == REQUESTS["extractCutouts"]["requestMemory"]
+    memory, seconds = json.loads(result.stdout.split("REQUESTS")[-1])["extractCutouts"]
+    assert memory == REQUESTS["extractCutouts"]["requestMemory"]
+    assert seconds >= 3600
 
 
 def _work_in(folder, monkeypatch):
