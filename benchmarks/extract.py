@@ -167,8 +167,7 @@ def read_as_we_do(handle: DeferredDatasetHandle, x: np.ndarray, y: np.ndarray) -
 def read_boxes(path: str, boxes: list[Box]) -> None:
     """Read boxes of an image that is opened for each."""
     for box in boxes:
-        with open_archive(path, cls=VisitImage, partial=True) as reader:
-            reader.get_component("masked_image", bbox=box)
+        read_boxes_at_once(path, [box])
 
 
 def read_boxes_at_once(path: str, boxes: list[Box]) -> None:

@@ -78,7 +78,7 @@ def test_parts_are_read_of_a_remote_file(
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    handler = functools.partial(_QuietHandler, directory=str(tmp_path))
+    handler = functools.partial(_PartsHandler, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever)
         thread.start()
@@ -87,7 +87,7 @@ def server(tmp_path: Path) -> Iterator[str]:
         thread.join()
 
 
-class _QuietHandler(SimpleHTTPRequestHandler):
+class _PartsHandler(SimpleHTTPRequestHandler):
     """Serves files, also in parts, and counts the bytes that it sends."""
 
     n_bytes = 0
@@ -108,7 +108,7 @@ class _QuietHandler(SimpleHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        _QuietHandler.n_bytes += len(content)
+        _PartsHandler.n_bytes += len(content)
         self.wfile.write(content)
 
 
@@ -118,11 +118,11 @@ def test_parts_are_read_over_http(tmp_path: Path, server: str, monkeypatch: pyte
     size = _write(large, tmp_path / "image.fits", (64, 100)).size()
     uri = ResourcePath(f"{server}/image.fits")
     for metadata_only, most in ((True, 0.1), (False, 0.7)):
-        monkeypatch.setattr(_QuietHandler, "n_bytes", 0)
+        monkeypatch.setattr(_PartsHandler, "n_bytes", 0)
         pixels, read_from = _read(uri, metadata_only=metadata_only)
         assert read_from == uri
         np.testing.assert_array_equal(pixels, large.image[BOX].array)
-        assert 0 < _QuietHandler.n_bytes < most * size
+        assert 0 < _PartsHandler.n_bytes < most * size
     assert read_tile_shape(uri) == (64, 100)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import importlib.util
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -188,15 +188,19 @@ def test_what_is_gone_or_damaged_is_left_out(
         pool.read_metadata(handles[1])
 
 
-@pytest.mark.parametrize("storage_class", ["VisitImage", "ExposureF"])
-def test_exposures_of_afw_say_what_they_need(storage_class: str) -> None:
+@pytest.mark.parametrize(
+    ("storage_class", "error", "message"),
+    [
+        ("VisitImage", VisitError, "storage class to read it with is ExposureF"),
+        ("ExposureF", ImportError, "read with lsst.afw, which is not here"),
+    ],
+)
+def test_exposures_of_afw_say_what_they_need(
+    storage_class: str, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lsst.daf.base", None)  # Whether it is here or not.
     handle = _Handle(ResourcePath(real_file("afw/exp0.fits")), 7)
     handle.ref.datasetType.storageClass_name = storage_class
-    error, message = VisitError, "storage class to read it with is ExposureF"
-    if storage_class == "ExposureF":
-        if importlib.util.find_spec("lsst.daf.base") is not None:
-            pytest.skip("lsst.afw is here")
-        error, message = ImportError, "read with lsst.afw, which is not here"
     with OpenVisits() as pool, pytest.raises(error, match=message):
         pool.read_metadata(handle)
 
